@@ -1,0 +1,5 @@
+"""`python -m keyhaus` is `keyhaus`."""
+
+from keyhaus.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""HTTP, the metrics page and the web page. Empty until they come."""

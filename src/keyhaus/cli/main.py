@@ -1,0 +1,39 @@
+"""The `keyhaus` command: one subcommand a file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keyhaus import __version__
+from keyhaus.cli.serve import serve
+
+app = typer.Typer(
+    name="keyhaus",
+    help="A key/value database server: durable before it answers, spoken to by any Redis client.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keyhaus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A key/value database server: durable before it answers, spoken to by any Redis client."""
+
+
+def main() -> None:
+    app()

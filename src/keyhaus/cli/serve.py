@@ -1,0 +1,136 @@
+"""`keyhaus serve`: runs the server."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keyhaus.core.errors import UserError
+from keyhaus.core.settings import Durability, Settings, parse
+from keyhaus.server import logs
+from keyhaus.server.life import StartFailed, run, say_ready
+from keyhaus.server.server import parse_address
+
+DEFAULT_PORT = 19272
+
+
+class EngineName(enum.StrEnum):
+    DURABLE = "durable"
+    MEMORY = "memory"
+
+
+class LogFormat(enum.StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(enum.StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def serve(
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Open a port: DIALECT://HOST:PORT, repeatable. Dialects: auto (recognises RESP by the first byte), "
+            "resp (inline commands too). Port 0 picks a free one; the ready line says which. "
+            "Given once, it replaces the default, auto://127.0.0.1:19272.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The host of the default port.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The default port.", min=0, max=65535)] = DEFAULT_PORT,
+    data_dir: Annotated[Path, typer.Option(help="Where the data is kept.")] = Path("data"),
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="What keeps the data: durable (the journal), or memory (gone when the server stops)."),
+    ] = EngineName.DURABLE,
+    durability: Annotated[
+        Durability,
+        typer.Option(
+            help="When a reply may leave: always (what it tells is on disk), everysec (synced within a second), "
+            "none (synced when the system likes). CONFIG SET durability changes it."
+        ),
+    ] = Durability.ALWAYS,
+    maxclients: Annotated[int | None, typer.Option(help="How many clients may be connected.", min=1)] = None,
+    journal_segment_bytes: Annotated[
+        str | None, typer.Option(help="The size of one file of the journal, such as 64mb.", metavar="BYTES")
+    ] = None,
+    journal_max_bytes: Annotated[
+        str | None,
+        typer.Option(help="How large the journal may grow before writes are refused.", metavar="BYTES"),
+    ] = None,
+    max_transaction_bytes: Annotated[
+        str | None, typer.Option(help="How much one transaction or command may write.", metavar="BYTES")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Any other setting, as CONFIG names it: NAME=VALUE, repeatable.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="The form of log lines and the ready line.")] = LogFormat.TEXT,
+    log_level: Annotated[LogLevel, typer.Option(help="The least that is logged, on standard error.")] = LogLevel.INFO,
+) -> None:
+    """Run the server until it is told to stop (Ctrl-C, or SIGTERM).
+
+    Without options it keeps the data in ./data, durable before it answers, and listens on 127.0.0.1:19272 for any
+    Redis client. It prints one line that begins with "ready" once it accepts connections, and logs to standard error.
+
+    Examples:
+
+      keyhaus serve --data-dir /var/lib/keyhaus
+
+      keyhaus serve --engine memory --listen resp://127.0.0.1:6379
+
+      keyhaus serve --durability everysec --set timeout=300
+    """
+    logs.configure(as_json=log_format is LogFormat.JSON, level=log_level.value)
+    texts: dict[str, str | None] = {
+        "durability": durability.value,
+        "engine": engine.value,
+        "dir": str(data_dir),
+        "maxclients": None if maxclients is None else str(maxclients),
+        "journal-segment-bytes": journal_segment_bytes,
+        "journal-max-bytes": journal_max_bytes,
+        "max-transaction-bytes": max_transaction_bytes,
+    }
+    for entry in setting or ():
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{entry!r}: expected NAME=VALUE", param_hint="--set")
+        texts[name] = value
+    settings = Settings(**_values(texts))
+    try:
+        addresses = [parse_address(text) for text in listen or (f"auto://{_bracketed(host)}:{port}",)]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--listen") from None
+    try:
+        run(settings, addresses, lambda opened: say_ready(opened, log_format is LogFormat.JSON))
+    except StartFailed as error:
+        typer.echo(f"keyhaus: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _values(texts: dict[str, str | None]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if text is None:
+            continue
+        try:
+            values[name.replace("-", "_")] = parse(name, text)
+        except KeyError:
+            raise typer.BadParameter(f"there is no setting {name!r}; CONFIG GET * lists them", param_hint="--set") from None
+        except UserError as error:
+            raise typer.BadParameter(f"{text!r}: {error.message}", param_hint=f"--{name}") from None
+    return values
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

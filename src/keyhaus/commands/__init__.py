@@ -1,0 +1,40 @@
+"""The one command table, one file a family.
+
+Importing the package fills `spec.TABLE`: each module named here enters its commands.
+"""
+
+from keyhaus.commands import (
+    clients,
+    configuration,
+    connection,
+    counters,
+    diagnosis,
+    expiry,
+    information,
+    introspection,
+    keys,
+    lcs,
+    memory,
+    scanning,
+    server,
+    strings,
+    transactions,
+)
+
+__all__ = [
+    "clients",
+    "configuration",
+    "connection",
+    "counters",
+    "diagnosis",
+    "expiry",
+    "information",
+    "introspection",
+    "keys",
+    "lcs",
+    "memory",
+    "scanning",
+    "server",
+    "strings",
+    "transactions",
+]

@@ -1,0 +1,186 @@
+"""DUMP's payload: one value in the format of Redis' RDB files, version 10, as Redis 7.0 writes it.
+
+    payload = type:u8 object version:u16 crc:u64           ; crc and version little-endian
+    object  = string                                       ; for type 0; the other types are refused
+    string  = length byte*                                 ; as many bytes as the length says
+            | 0xC0 i8 | 0xC1 i16 | 0xC2 i32                ; a number, little-endian, meaning its decimal text
+            | 0xC3 length length lzf                       ; compressed length, length, compressed bytes
+    length  = 0b00xxxxxx                                   ; below 64
+            | 0b01xxxxxx u8                                ; below 16384, high bits first
+            | 0x80 u32 | 0x81 u64                          ; big-endian
+    lzf     = (0b000nnnnn byte{n+1}                        ; literals
+            | 0bnnndddddd… )*                              ; n+2 bytes again from d+1 bytes back:
+    copy    = 0bnnnddddd u8                                ; n from 1 to 6, d has 13 bits
+            | 0b111ddddd u8 u8                             ; n = 7 + the first byte behind, then d's low bits
+
+`crc` is CRC-64 (Jones' polynomial, reflected, Redis' variant) over all that stands before it. What stands behind the
+object and before the version is ignored, as in Redis. Written is the plain form, and numbers of up to 32 bits as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from anycrc import Model  # type: ignore[import-untyped]
+
+from keyhaus.commands.spec import integer
+from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
+
+VERSION: Final = 10
+STRING: Final = 0
+# What Redis 7.0 knows beside strings: worth a word of its own, since the payload is not damaged.
+OTHER_TYPES: Final = frozenset((*range(1, 8), *range(9, 20)))
+_FOOTER_BYTES: Final = 10
+# One LZF copy of three bytes makes this many at the most.
+_LZF_COPY_BYTES: Final = 264
+_INTEGER_TEXT_BYTES_MAX: Final = 11
+
+_crc64: Callable[[bytes], int] = Model("CRC64-REDIS").calc
+
+
+class _Damaged(Exception):
+    """The bytes do not follow the grammar."""
+
+
+def dumped(value: bytes) -> bytes:
+    """The payload of a string."""
+    body = bytes([STRING]) + (_number(value) or _length(len(value)) + value) + VERSION.to_bytes(2, "little")
+    return body + _crc64(body).to_bytes(8, "little")
+
+
+def restored(payload: bytes, most_bytes: int) -> bytes:
+    """The string in a payload.
+
+    Args:
+        payload: What DUMP gave, here or in Redis.
+        most_bytes: How long the string may be.
+
+    Raises:
+        UserError: The payload is damaged, of a later version, or of a type that is no string; in Redis' words.
+        TransactionTooLarge: It announces a longer string.
+    """
+    footer = payload[-_FOOTER_BYTES:]
+    version, crc = int.from_bytes(footer[:2], "little"), int.from_bytes(footer[2:], "little")
+    if len(payload) < _FOOTER_BYTES or version > VERSION or _crc64(payload[:-8]) != crc:
+        raise UserError("DUMP payload version or checksum are wrong")
+    kind = payload[0]
+    if kind in OTHER_TYPES:
+        raise UserError(f"Bad data format: the payload's type is {kind}, and only strings (type 0) can be restored")
+    try:
+        if kind != STRING:
+            raise _Damaged
+        return _Reader(payload[1:-_FOOTER_BYTES], most_bytes).string()
+    except _Damaged:
+        raise UserError("Bad data format") from None
+
+
+def _number(value: bytes) -> bytes | None:
+    """The short form of a string that is the one spelling of a number of up to 32 bits; None for any other."""
+    if not 0 < len(value) <= _INTEGER_TEXT_BYTES_MAX:
+        return None
+    try:
+        number = integer(value)
+    except Syntax:
+        return None
+    for kind, size in ((0xC0, 1), (0xC1, 2), (0xC2, 4)):
+        if -(1 << 8 * size - 1) <= number < 1 << 8 * size - 1:
+            return bytes([kind]) + number.to_bytes(size, "little", signed=True)
+    return None
+
+
+def _length(length: int) -> bytes:
+    if length < 1 << 6:
+        return bytes([length])
+    if length < 1 << 14:
+        return bytes([0x40 | length >> 8, length & 0xFF])
+    if length < 1 << 32:
+        return b"\x80" + length.to_bytes(4, "big")
+    return b"\x81" + length.to_bytes(8, "big")
+
+
+class _Reader:
+    """Reads an object's bytes from their beginning."""
+
+    def __init__(self, data: bytes, most_bytes: int) -> None:
+        self._data = data
+        self._place = 0
+        self._most_bytes = most_bytes
+
+    def string(self) -> bytes:
+        first = self._take(1)[0]
+        if first in (0xC0, 0xC1, 0xC2):
+            return b"%d" % int.from_bytes(self._take(1 << first - 0xC0), "little", signed=True)
+        if first == 0xC3:
+            packed_bytes, length = self._length(self._take(1)[0]), self._length(self._take(1)[0])
+            packed = self._take(packed_bytes)
+            # Nothing is made that the packed bytes could not fill: an announced length alone costs no memory.
+            if length > packed_bytes * _LZF_COPY_BYTES // 3 + _LZF_COPY_BYTES:
+                raise _Damaged
+            return _unpacked(packed, self._allowed(length))
+        return self._take(self._allowed(self._length(first)))
+
+    def _take(self, count: int) -> bytes:
+        part = self._data[self._place : self._place + count]
+        if len(part) < count:
+            raise _Damaged
+        self._place += count
+        return part
+
+    def _length(self, first: int) -> int:
+        if first < 0x40:
+            return first
+        if first < 0x80:
+            return (first & 0x3F) << 8 | self._take(1)[0]
+        if first in (0x80, 0x81):
+            return int.from_bytes(self._take(4 if first == 0x80 else 8), "big")
+        raise _Damaged
+
+    def _allowed(self, length: int) -> int:
+        if length > self._most_bytes:
+            raise TransactionTooLarge(
+                f"the payload's string has {length} bytes, at most {self._most_bytes} are allowed"
+                " (max-transaction-bytes)"
+            )
+        return length
+
+
+def _unpacked(packed: bytes, length: int) -> bytes:
+    """The `length` bytes that LZF packed."""
+    out = bytearray()
+    place, end = 0, len(packed)
+    try:
+        while place < end:
+            control = packed[place]
+            place += 1
+            if control < 32:
+                stop = place + control + 1
+                if stop > end:
+                    raise _Damaged
+                out += packed[place:stop]
+                place = stop
+            else:
+                count = (control >> 5) + 2
+                if count == 9:
+                    count += packed[place]
+                    place += 1
+                start = len(out) - ((control & 31) << 8 | packed[place]) - 1
+                place += 1
+                if start < 0:
+                    raise _Damaged
+                _copy(out, start, count)
+            if len(out) > length:
+                raise _Damaged
+    except IndexError:
+        raise _Damaged from None
+    if len(out) != length:
+        raise _Damaged
+    return bytes(out)
+
+
+def _copy(out: bytearray, start: int, count: int) -> None:
+    """Appends `count` bytes from `start` on; where they reach into themselves they repeat."""
+    part = out[start : start + count]
+    if len(part) < count:
+        part = (part * (count // len(part) + 1))[:count]
+    out += part

@@ -1,0 +1,225 @@
+"""Walking over keys in their order: SCAN, RANGE, DELRANGE.
+
+A page ends after so many keys looked at, whether they match or not, so one step never takes long. SCAN walks the keys
+in order of their bytes and resumes at a key, so a key that is there from beginning to end is returned, once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+from keyhaus.commands import glob
+from keyhaus.commands.keys import type_name
+from keyhaus.commands.spec import Flag, command, integer, option
+from keyhaus.core.context import Context
+from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
+from keyhaus.core.limits import PAGE_BYTES_MAX, SCAN_COUNT_MAX
+from keyhaus.store import record as rec
+from keyhaus.store.record import Record
+from keyhaus.store.transaction import Transaction
+
+_COUNT_DEFAULT: Final = 10
+_CURSOR: Final = re.compile(rb"[+-]?[0-9]+")
+_CURSORS: Final = 1 << 64
+
+
+def _matcher(pattern: bytes | None) -> glob.Matcher | None:
+    """What tells whether a key matches; None where all do: without a pattern, or with a lone star."""
+    return None if pattern is None or pattern == b"*" else glob.compiled(pattern)
+
+
+# SCAN
+
+
+class _ScanOptions(NamedTuple):
+    pattern: bytes | None
+    keys: int
+    type_name: str | None
+
+
+@command(
+    "SCAN",
+    -2,
+    Flag.READ | Flag.RANGES,
+    summary="Returns some keys and a cursor that goes on behind them; 0 begins, and comes back at the end.",
+    since="2.8.0",
+    group="generic",
+    syntax="cursor [MATCH pattern] [COUNT count] [TYPE type]",
+    complexity="O(n), n the COUNT",
+)
+async def scan(tx: Transaction, args: list[bytes], context: Context) -> Any:
+    cursor = _cursor(args[1])
+    options = _scan_options(args)
+    matches = _matcher(options.pattern)
+    start: bytes | None = b""
+    if cursor:
+        start = tx.store.cursors.get(cursor)
+        if start is None:
+            raise UserError("invalid cursor: it is no longer known, start again from 0")
+    rows, following = await tx.scan(start or b"", None, min(options.keys, SCAN_COUNT_MAX))
+    found = [
+        key
+        for key, record in rows
+        if (matches is None or matches(key)) and (options.type_name is None or type_name(record) == options.type_name)
+    ]
+    handle = 0 if following is None else tx.store.cursors.put(following)
+    return [b"%d" % handle, found]
+
+
+def _cursor(word: bytes) -> int:
+    """A cursor as C's `strtoul` reads it: up to a zero byte, with a sign or without, nothing at all being 0."""
+    text = word.partition(b"\0")[0]
+    if not text:
+        return 0
+    if not _CURSOR.fullmatch(text):
+        raise UserError("invalid cursor")
+    digits = text.lstrip(b"+-").lstrip(b"0")
+    number = int(digits or b"0") if len(digits) <= 20 else _CURSORS
+    if number >= _CURSORS:
+        raise UserError("invalid cursor")
+    return -number % _CURSORS if text.startswith(b"-") else number
+
+
+def _scan_options(args: list[bytes]) -> _ScanOptions:
+    options = _ScanOptions(None, _COUNT_DEFAULT, None)
+    place = 2
+    while place < len(args):
+        word = option(args[place])
+        if word not in (b"COUNT", b"MATCH", b"TYPE") or place + 1 == len(args):
+            raise Syntax
+        argument = args[place + 1]
+        if word == b"COUNT":
+            options = options._replace(keys=integer(argument))
+            if options.keys < 1:
+                raise Syntax
+        elif word == b"MATCH":
+            options = options._replace(pattern=argument)
+        else:
+            options = options._replace(type_name=option(argument).decode("latin-1").lower())
+        place += 2
+    return options
+
+
+# RANGE, DELRANGE
+
+
+class _RangeOptions(NamedTuple):
+    reverse: bool
+    limit: int
+    keys_only: bool
+    pattern: bytes | None
+
+
+@command(
+    "RANGE",
+    -3,
+    Flag.READ | Flag.RANGES,
+    summary="Returns the keys from start to before end with their values, in order, and where the next page begins.",
+    since="keyhaus 0.1",
+    group="generic",
+    syntax="start end [REV] [LIMIT count] [KEYS] [MATCH pattern]",
+    complexity="O(log n + m), n the number of keys and m of those looked at, at most 10,000",
+)
+async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
+    options = _range_options(args)
+    start, end = args[1], args[2] or None
+    await tx.order()
+    rows, following = _page(tx, start, end, options)
+    shown: list[bytes] = []
+    room = PAGE_BYTES_MAX
+    for key, record in rows:
+        room -= len(key) + (0 if options.keys_only else rec.value_bytes(record))
+        if room < 0 and shown:
+            # Large values end a page early, since a reply is bounded too.
+            return [key + b"\0" if options.reverse else key, shown]
+        shown.append(key)
+        if not options.keys_only:
+            shown.append(rec.value_of(record))
+    return [following, shown]
+
+
+def _page(
+    tx: Transaction, start: bytes, end: bytes | None, options: _RangeOptions
+) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+    """The rows of one page, and where the next one goes on."""
+    matches = _matcher(options.pattern)
+    rows: list[tuple[bytes, Record]] = []
+    looked_at = 0
+    while True:
+        step = SCAN_COUNT_MAX - looked_at
+        if matches is None:
+            step = min(step, options.limit - len(rows))
+        part, following = tx.page(start, end, step, reverse=options.reverse)
+        looked_at += step
+        for key, record in part:
+            if matches is None or matches(key):
+                if len(rows) == options.limit:
+                    return rows, key + b"\0" if options.reverse else key
+                rows.append((key, record))
+        # What had expired was looked at and left out: without it the page would be short of its limit.
+        if following is None or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX:
+            return rows, following
+        if options.reverse:
+            end = following
+        else:
+            start = following
+
+
+def _range_options(args: list[bytes]) -> _RangeOptions:
+    options = _RangeOptions(False, SCAN_COUNT_MAX, False, None)
+    place = 3
+    while place < len(args):
+        word = option(args[place])
+        if word == b"REV":
+            options = options._replace(reverse=True)
+        elif word == b"KEYS":
+            options = options._replace(keys_only=True)
+        elif word in (b"LIMIT", b"MATCH") and place + 1 < len(args):
+            place += 1
+            if word == b"MATCH":
+                options = options._replace(pattern=args[place])
+            else:
+                options = options._replace(limit=_limit(args[place]))
+        else:
+            raise Syntax
+        place += 1
+    return options
+
+
+def _limit(word: bytes) -> int:
+    limit = integer(word)
+    if limit < 1:
+        raise Syntax
+    return min(limit, SCAN_COUNT_MAX)
+
+
+@command(
+    "DELRANGE",
+    3,
+    Flag.WRITE | Flag.RANGES,
+    summary="Deletes the keys from start to before end, all at once, and returns how many there were.",
+    since="keyhaus 0.1",
+    group="generic",
+    syntax="start end",
+    complexity="O(log n + m), n the number of keys and m of those deleted",
+)
+async def delrange(tx: Transaction, args: list[bytes], context: Context) -> Any:
+    start: bytes | None = args[1]
+    end = args[2] or None
+    most = tx.store.settings.integer("max-transaction-bytes")
+    size = 0
+    keys: list[bytes] = []
+    await tx.order()
+    # From here on nothing is waited for, so all keys are of one moment.
+    while start is not None:
+        rows, start = tx.page(start, end, SCAN_COUNT_MAX)
+        keys += [key for key, _ in rows]
+        size += sum([len(key) for key, _ in rows])
+        if size > most:
+            raise TransactionTooLarge(
+                f"the write has over {size} bytes, at most {most} are allowed (max-transaction-bytes)"
+            )
+    for key in keys:
+        tx.delete(key)
+    return len(keys)

@@ -1,0 +1,192 @@
+"""The seam to files.
+
+Journal and store touch the disk only through `Disk` and `File`, so that a simulation can stand in for both and lose
+what was not synced, fail a call, or stop the process at any of them. Names are relative to one directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from keyhaus.core.errors import StorageError
+
+ZERO_STEP = 1 << 20
+
+
+class File(Protocol):
+    """One open file. Every method raises OSError."""
+
+    def read(self, count: int, offset: int) -> bytes:
+        """Up to `count` bytes; fewer only at the end of the file."""
+        ...
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Writes all of `data`; a short write goes on where it stopped."""
+        ...
+
+    def sync(self) -> None:
+        """Returns once everything written before is on the disk. A file whose sync failed proves nothing ever after."""
+        ...
+
+    def size(self) -> int: ...
+
+    def zero(self, start: int, end: int) -> None:
+        """Writes zeros, so that later writes there allocate nothing."""
+        ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """A directory of files."""
+
+    def open(self, name: str, *, create: bool = False) -> File: ...
+
+    def names(self, directory: str) -> list[str]: ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def rename(self, old: str, new: str) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+    def make_directory(self, name: str) -> None: ...
+
+    def sync_directory(self, name: str) -> None:
+        """Makes the names in a directory durable: what was created, renamed or removed."""
+        ...
+
+    def block_bytes(self) -> int:
+        """The device's physical block, in bytes, as far as it is known; at least 4096."""
+        ...
+
+    def lock(self, name: str) -> Lock:
+        """Takes the directory for this process; raises StorageError naming the holder."""
+        ...
+
+
+class Lock(Protocol):
+    def release(self) -> None: ...
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    def __init__(self, path: Path, create: bool) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+
+    def read(self, count: int, offset: int) -> bytes:
+        parts: list[bytes] = []
+        while count:
+            part = os.pread(self._fd, count, offset)
+            if not part:
+                break
+            parts.append(part)
+            count -= len(part)
+            offset += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, data: bytes, offset: int) -> None:
+        written = os.pwrite(self._fd, data, offset)
+        if written == len(data):
+            return
+        view = memoryview(data)
+        while written < len(data):
+            written += os.pwrite(self._fd, view[written:], offset + written)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def zero(self, start: int, end: int) -> None:
+        zeros = bytes(min(ZERO_STEP, max(0, end - start)))
+        while start < end:
+            step = min(len(zeros), end - start)
+            self.write(zeros[:step], start)
+            # In small portions: one large sync would hold up the syncs of commits that share the device.
+            os.fdatasync(self._fd)
+            start += step
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class OsLock:
+    """An advisory lock on a file that holds the owner's process id."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._fd)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise StorageError(
+                f"{path.parent} is in use by process {holder or 'unknown'}: stop it first, or use another directory"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+class OsDisk:
+    """A directory of the operating system."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def open(self, name: str, *, create: bool = False) -> OsFile:
+        return OsFile(self.root / name, create)
+
+    def names(self, directory: str) -> list[str]:
+        return sorted(os.listdir(self.root / directory))
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).exists()
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self.root / old, self.root / new)
+
+    def remove(self, name: str) -> None:
+        os.unlink(self.root / name)
+
+    def make_directory(self, name: str) -> None:
+        (self.root / name).mkdir(mode=0o750, parents=True, exist_ok=True)
+
+    def sync_directory(self, name: str) -> None:
+        descriptor = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def block_bytes(self) -> int:
+        device = os.stat(self.root).st_dev
+        queue = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue/physical_block_size")
+        with contextlib.suppress(OSError, ValueError):
+            return max(4096, int(queue.read_text()))
+        # A partition has no queue of its own: its disk's stands one directory up.
+        with contextlib.suppress(OSError, ValueError):
+            parent = queue.parent.parent.resolve().parent / "queue" / queue.name
+            return max(4096, int(parent.read_text()))
+        return 4096
+
+    def lock(self, name: str) -> OsLock:
+        return OsLock(self.root / name)

@@ -1,0 +1,145 @@
+"""The one tree of errors.
+
+Every error that a client can be told of is an `Error`. A class carries a stable `code`, which each codec maps to its own
+wire form once, and `retryable`: whether the same request may succeed if it is simply sent again.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """Anything that keyhaus reports to a client.
+
+    Attributes:
+        code: A stable word for programs; codecs map it to their wire form.
+        retryable: Whether sending the same request (or running the same transaction) again may succeed.
+        message: One sentence for people.
+    """
+
+    code: ClassVar[str] = "ERR"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str | bytes) -> None:
+        self.raw = message if isinstance(message, bytes) else message.encode("utf-8", "surrogateescape")
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        return self.raw.decode("utf-8", "backslashreplace")
+
+
+class UserError(Error):
+    """The request can't be done as it stands."""
+
+
+class WrongType(UserError):
+    code = "WRONGTYPE"
+
+    def __init__(self, message: str = "Operation against a key holding the wrong kind of value") -> None:
+        super().__init__(message)
+
+
+class Syntax(UserError):
+    code = "SYNTAX"
+
+    def __init__(self, message: str | bytes = "syntax error") -> None:
+        super().__init__(message)
+
+
+class UnknownCommand(UserError):
+    code = "UNKNOWNCOMMAND"
+
+
+class LimitExceeded(UserError):
+    """Something is larger than a limit of `core/limits.py`; the message names the limit."""
+
+    code = "LIMIT"
+
+    def __init__(self, limit: str, value: int, most: int, unit: str = "bytes") -> None:
+        super().__init__(f"{limit} exceeded: {value} {unit}, at most {most} are allowed")
+
+
+class NotFound(UserError):
+    code = "NOTFOUND"
+
+
+class NoAuth(UserError):
+    code = "NOAUTH"
+
+
+class WrongPass(UserError):
+    code = "WRONGPASS"
+
+    def __init__(self) -> None:
+        super().__init__("invalid username-password pair or user is disabled.")
+
+
+class NoPerm(UserError):
+    code = "NOPERM"
+
+
+class NoProto(UserError):
+    code = "NOPROTO"
+
+
+class BusyKey(UserError):
+    code = "BUSYKEY"
+
+
+class TransactionError(Error):
+    """A transaction could not go on; it is rolled back and gone."""
+
+
+class ExecAborted(TransactionError):
+    code = "EXECABORT"
+
+
+class TransactionTooLarge(TransactionError):
+    """A transaction, or a single command, writes more than `max-transaction-bytes`."""
+
+    code = "TXTOOLARGE"
+
+
+class ProtocolError(Error):
+    """The stream of bytes can't be followed any more: the connection is closed after the reply."""
+
+    code = "PROTOCOL"
+
+
+class StorageError(Error):
+    """The data can't be read or written as it should."""
+
+
+class Corruption(StorageError):
+    """Bytes that were synced are missing or damaged. Names the file and the offset."""
+
+    code = "CORRUPTION"
+
+    def __init__(self, message: str, file: str, offset: int) -> None:
+        super().__init__(f"{file} at offset {offset}: {message}")
+        self.file, self.offset = file, offset
+
+
+class Poisoned(StorageError):
+    """A write or sync of the journal failed: the outcome of what was not yet confirmed is unknown until a restart."""
+
+    code = "POISONED"
+
+
+class DiskFull(StorageError):
+    """There is no prepared room for the commit; nothing was done, and it goes on once there is room."""
+
+    code = "DISKFULL"
+    retryable = True
+
+
+class OutOfMemory(StorageError):
+    code = "OOM"
+
+
+class Closed(StorageError):
+    """The database is closed or closing."""
+
+    code = "CLOSED"

@@ -1,0 +1,54 @@
+"""Every bound that keyhaus has, by name.
+
+What passes one gets an error that names it (`LimitExceeded`, or the dialect's own error where Redis has one), with
+nothing half done. The connection is closed only where the stream can't be followed any more. Most can be set: the
+settings of the same name, with dashes, in `core/settings.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+DATABASES: Final = 16
+
+# What one request may be.
+KEY_BYTES_MAX: Final = 64 * KIB
+BULK_BYTES_MAX: Final = 512 * MIB  # Redis' proto-max-bulk-len: a longer announcement is a protocol error
+REQUEST_BYTES_MAX: Final = 128 * MIB
+ARGUMENTS_MAX: Final = 1024 * KIB
+INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length lines too
+
+# What one transaction, or a single command, may write.
+TRANSACTION_BYTES_MAX: Final = 64 * MIB
+QUEUED_COMMANDS_MAX: Final = 1_000_000  # between MULTI and EXEC; their bytes obey TRANSACTION_BYTES_MAX
+
+# What one reply may be, and what may wait for a client that does not read.
+REPLY_BYTES_MAX: Final = 512 * MIB
+OUTPUT_BYTES_PAUSE: Final = 1 * MIB  # past it no further command of the connection is executed until it has read
+PIPELINE_BYTES_PAUSE: Final = 1 * MIB  # requests that were received and not executed: past it nothing more is read
+
+CLIENTS_MAX: Final = 10_000
+CLIENT_NAME_BYTES_MAX: Final = 64 * KIB
+WATCHED_KEYS_MAX: Final = 1_000_000  # of one connection
+
+# SCAN's cursors, of the whole server; the oldest goes first.
+CURSORS_MAX: Final = 65_536
+CURSOR_BYTES_MAX: Final = 16 * MIB
+
+SCAN_COUNT_MAX: Final = 10_000  # keys that one page of SCAN or RANGE looks at
+PAGE_BYTES_MAX: Final = 16 * MIB  # keys and values of one page of RANGE; a single larger row goes alone
+SWEEP_KEYS_MAX: Final = 200  # keys that one commit of the expiry sweeper deletes
+
+# The journal.
+SEGMENT_BYTES: Final = 64 * MIB
+SEGMENT_BYTES_MIN: Final = 64 * KIB
+JOURNAL_BYTES_MAX: Final = 16 * GIB
+GROUP_BYTES_PAUSE: Final = 8 * MIB  # the open group: past it writers wait (a single larger commit goes alone)
+UNSYNCED_COMMITS_MAX: Final = 1 << 24  # and by as many numbers each start jumps
+
+SLOWLOG_ENTRIES_MAX: Final = 128
+LATENCY_ENTRIES_MAX: Final = 160

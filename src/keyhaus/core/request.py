@@ -1,0 +1,23 @@
+"""Requests: what every dialect's codec makes of the bytes it was fed.
+
+A request is the command's name as it was sent, followed by its arguments, all as bytes. Replies go out in the order of
+the requests, so whatever a dialect needs to frame a reply (an id, a transaction) its codec keeps in that order itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+Request: TypeAlias = list[bytes]
+
+
+class NeedData:
+    """The type of `NEED_DATA`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NEED_DATA"
+
+
+NEED_DATA: Final = NeedData()

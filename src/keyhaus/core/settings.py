@@ -1,0 +1,265 @@
+"""The settings: one table, from which CONFIG, the command line and the reference page are derived."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from keyhaus.core import limits
+from keyhaus.core.errors import UserError
+
+
+class Durability(enum.StrEnum):
+    """When a reply may leave: once its commit is on disk (`always`), or in the kernel's hands (the others)."""
+
+    ALWAYS = "always"
+    EVERYSEC = "everysec"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: As CONFIG and the command line (`--name`) spell it.
+        default: Its value where nothing else is said; its type is the setting's type.
+        summary: One sentence.
+        mutable: Whether CONFIG SET may change it while the server runs.
+        least: The smallest number allowed.
+        most: The largest number allowed.
+        choices: The words allowed, each with the word that it means.
+        memory: Whether it is a number of bytes, which may be written as `64mb`.
+    """
+
+    name: str
+    default: int | str | bool
+    summary: str
+    mutable: bool = False
+    least: int = 0
+    most: int = (1 << 63) - 1
+    choices: dict[str, str] | None = None
+    memory: bool = False
+
+
+INT_MAX: Final = (1 << 31) - 1
+_DURABILITIES: Final = {"always": "always", "everysec": "everysec", "none": "none", "no": "none"}
+
+TABLE: Final = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "durability",
+            "always",
+            "When a write is confirmed: always (on disk), everysec, none",
+            mutable=True,
+            choices=_DURABILITIES,
+        ),
+        Setting("databases", limits.DATABASES, "How many databases SELECT knows"),
+        Setting(
+            "maxclients",
+            limits.CLIENTS_MAX,
+            "How many clients may be connected",
+            mutable=True,
+            least=1,
+            most=(1 << 32) - 1,
+        ),
+        Setting(
+            "timeout",
+            0,
+            "Seconds after which an idle client is disconnected; 0 for never",
+            mutable=True,
+            most=INT_MAX,
+        ),
+        Setting("tcp-keepalive", 300, "Seconds between two TCP keep-alives; 0 for none", most=INT_MAX),
+        Setting(
+            "proto-max-bulk-len",
+            limits.BULK_BYTES_MAX,
+            "The longest argument that a client may announce",
+            mutable=True,
+            least=1 << 20,
+            memory=True,
+        ),
+        Setting(
+            "max-request-bytes",
+            limits.REQUEST_BYTES_MAX,
+            "The largest request, all arguments together",
+            mutable=True,
+            least=1 << 20,
+            memory=True,
+        ),
+        Setting(
+            "max-reply-bytes",
+            limits.REPLY_BYTES_MAX,
+            "The largest reply",
+            mutable=True,
+            least=1 << 16,
+            memory=True,
+        ),
+        Setting(
+            "max-transaction-bytes",
+            limits.TRANSACTION_BYTES_MAX,
+            "How much one transaction or command may write",
+            mutable=True,
+            least=1024,
+            most=1 << 30,
+            memory=True,
+        ),
+        Setting(
+            "slowlog-log-slower-than",
+            10_000,
+            "Microseconds from which a command is logged as slow; -1 for none",
+            mutable=True,
+            least=-1,
+        ),
+        Setting("slowlog-max-len", limits.SLOWLOG_ENTRIES_MAX, "How many slow commands are kept", mutable=True),
+        Setting(
+            "latency-monitor-threshold",
+            0,
+            "Milliseconds from which an event is kept by LATENCY; 0 for off",
+            mutable=True,
+        ),
+        Setting(
+            "enable-debug-command",
+            "no",
+            "Whether DEBUG SLEEP is allowed: no, local, yes",
+            choices={"no": "no", "local": "local", "yes": "yes"},
+        ),
+        Setting(
+            "engine",
+            "durable",
+            "What keeps the data: durable or memory",
+            choices={"durable": "durable", "memory": "memory"},
+        ),
+        Setting("dir", "./data", "The directory of the data"),
+        Setting(
+            "journal-segment-bytes",
+            limits.SEGMENT_BYTES,
+            "The size of one file of the journal",
+            least=limits.SEGMENT_BYTES_MIN,
+            most=1 << 32,
+            memory=True,
+        ),
+        Setting(
+            "journal-max-bytes",
+            limits.JOURNAL_BYTES_MAX,
+            "How large the journal may grow before writes are refused",
+            least=limits.SEGMENT_BYTES_MIN,
+            memory=True,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another name of a setting, with words of its own.
+
+    Attributes:
+        setting: The setting that it names.
+        choices: The words that it takes, with the setting's word for each.
+    """
+
+    setting: str
+    choices: dict[str, str]
+
+
+ALIASES: Final = {
+    "appendfsync": Alias("durability", {"everysec": "everysec", "always": "always", "no": "none"}),
+}
+
+
+def answers(settings: Settings) -> dict[str, str]:
+    """What clients and tools of Redis ask CONFIG for and what is no setting here, since it is always so."""
+    return {
+        "appendonly": "yes" if settings["engine"] == "durable" else "no",
+        "save": "",
+        "maxmemory": "0",
+        "maxmemory-policy": "noeviction",
+        "notify-keyspace-events": "",
+        "cluster-enabled": "no",
+        "requirepass": "",
+        "replicaof": "",
+        "daemonize": "no",
+    }
+
+
+class Settings:
+    """The values in force."""
+
+    def __init__(self, **values: int | str | bool) -> None:
+        self._values: dict[str, Any] = {name: setting.default for name, setting in TABLE.items()}
+        self._observers: dict[str, list[Callable[[Any], None]]] = {}
+        for name, value in values.items():
+            self._values[name.replace("_", "-")] = value
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def integer(self, name: str) -> int:
+        return int(self._values[name])
+
+    def observe(self, name: str, observer: Callable[[Any], None]) -> None:
+        """Calls `observer` with the value now, and with each new one."""
+        observer(self._values[name])
+        self._observers.setdefault(name, []).append(observer)
+
+    def put(self, name: str, value: Any) -> None:
+        """Sets a value that `parse` made."""
+        self._values[name] = value
+        for observer in self._observers.get(name, ()):
+            observer(value)
+
+
+_UNITS: Final = {"": 1, "b": 1, "k": 1000, "kb": 1024, "m": 1000**2, "mb": 1024**2, "g": 1000**3, "gb": 1024**3}
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
+_MEMORY: Final = re.compile(r"([0-9]{0,30})([a-z]*)", re.ASCII)
+
+
+def parse(name: str, text: str) -> int | str | bool:
+    """The value that a text means for a setting or an alias of one.
+
+    Raises:
+        UserError: Says what was expected, in Redis' words.
+    """
+    alias = ALIASES.get(name)
+    setting = TABLE[alias.setting if alias else name]
+    choices = alias.choices if alias else setting.choices
+    if choices is not None:
+        try:
+            return choices[text.lower()]
+        except KeyError:
+            raise UserError(f"argument(s) must be one of the following: {', '.join(choices)}") from None
+    if isinstance(setting.default, bool):
+        if text.lower() not in ("yes", "no"):
+            raise UserError("argument must be 'yes' or 'no'")
+        return text.lower() == "yes"
+    if isinstance(setting.default, str):
+        return text
+    number = _memory(text) if setting.memory else _integer(text)
+    if not setting.least <= number <= setting.most:
+        raise UserError(f"argument must be between {setting.least} and {setting.most} inclusive")
+    return number
+
+
+def _integer(text: str) -> int:
+    if _INTEGER.fullmatch(text) and -(1 << 63) <= int(text) < 1 << 63:
+        return int(text)
+    raise UserError("argument couldn't be parsed into an integer")
+
+
+def _memory(text: str) -> int:
+    match = _MEMORY.fullmatch(text.lower())
+    if match is None or match[2] not in _UNITS:
+        raise UserError("argument must be a memory value")
+    return int(match[1] or 0) * _UNITS[match[2]]
+
+
+def show(name: str, value: Any) -> str:
+    """A value of a setting as CONFIG GET gives it under that name, which may be an alias."""
+    if name in ALIASES:
+        return next(word for word, meaning in ALIASES[name].choices.items() if meaning == value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,0 +1,46 @@
+"""The seam to threads, timers and randomness.
+
+The database lives in one turn at a time (the server's event loop, or the embedded lock). What must block, blocks in a
+worker: jobs run there one after another, and each result is handed back in the owner's turn.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Worker(Protocol):
+    """One thread that runs jobs in the order in which they were submitted."""
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Runs `job` in the thread, then `done(result, error)` in the owner's turn."""
+        ...
+
+    def close(self) -> None:
+        """Waits for the jobs that were submitted and ends the thread; their `done` may still come."""
+        ...
+
+
+class Spawn(Protocol):
+    """Threads, timers and randomness as the database uses them."""
+
+    def worker(self, name: str) -> Worker: ...
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Calls back in the owner's next turn."""
+        ...
+
+    def later(self, delay_ms: float, callback: Callable[[], None]) -> Timer: ...
+
+    def random_bytes(self, count: int) -> bytes: ...
+
+
+def random_bytes(count: int) -> bytes:
+    """Unguessable bytes from the operating system."""
+    return secrets.token_bytes(count)

@@ -1,0 +1,53 @@
+"""Waits: the only thing that a handler may await.
+
+A handler is a coroutine that knows no event loop. Where it has to wait it awaits a `Wait`; whoever drives the coroutine
+(the server's loop, an embedded thread, a test) receives that object, arranges to be called when it fires or when its
+time is over, and then steps the coroutine again. A sync of the disk is never waited for here: replies wait for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+
+class Wait:
+    """Something that happens once.
+
+    Attributes:
+        timeout_ms: After how long the waiter wants to go on in any case; None for no limit.
+        fired: Whether it has happened.
+    """
+
+    __slots__ = ("_callbacks", "fired", "timeout_ms")
+
+    def __init__(self, timeout_ms: float | None = None) -> None:
+        self.timeout_ms = timeout_ms
+        self.fired = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    def fire(self) -> None:
+        """Wakes all who wait. Firing twice is firing once."""
+        if self.fired:
+            return
+        self.fired = True
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def on_fire(self, callback: Callable[[], None]) -> None:
+        """Calls back when it fires, at once if it has fired already."""
+        if self.fired:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Takes back `on_fire`."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def __await__(self) -> Generator[Wait, None, bool]:
+        """Gives itself to the driver; the result says whether it fired (False: the time was over)."""
+        if not self.fired:
+            yield self
+        return self.fired

@@ -1,0 +1,1 @@
+"""The same database in-process. Empty until it comes."""

@@ -1,0 +1,436 @@
+"""The running journal: the open group, the marks, and the three threads that touch the disk.
+
+A commit appends one frame to the open group and goes on. At the end of the turn the group is handed to the writer,
+which does one `pwrite` and, if anybody waits for it, one sync, while the next group gathers. When it comes back the
+marks advance, the replies that waited leave, and the next group is submitted: in that order, or groups halve.
+
+    last      the newest commit that was appended
+    written   the kernel has everything up to it
+    synced    the disk has
+
+One group is in flight at a time. The writer also rolls (J4); the syncer syncs once a second for those who asked for
+`everysec`, without holding up the writer; the preparer makes segments ahead (J2). Any failure of a write or a sync
+poisons the journal (C4): nothing is written, synced or confirmed ever after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from keyhaus.core import limits
+from keyhaus.core.disk import Disk
+from keyhaus.core.errors import DiskFull, Poisoned
+from keyhaus.core.spawn import Spawn
+from keyhaus.core.wait import Wait
+from keyhaus.journal import format as layout
+from keyhaus.journal import manifest as manifests
+from keyhaus.journal.format import COMMITS, END, GROUP_BYTES, IDLE
+from keyhaus.journal.manifest import Manifest
+from keyhaus.journal.preparer import Preparer
+from keyhaus.journal.recovery import Started
+from keyhaus.journal.segments import Segment, align
+
+IDLE_MS: Final = 50
+EVERYSEC_MS: Final = 1000
+
+
+@dataclass
+class _Write:
+    """What the writer does for one group, in this order; every field is settled before it begins."""
+
+    disk: Disk
+    segment: Segment
+    offset: int
+    data: bytes
+    last: int
+    sync: bool
+    seal: Segment | None = None  # the segment that is left: synced to its end before this one gets its first group
+    manifest: Manifest | None = None
+
+    def run(self) -> None:
+        if self.seal is not None:
+            self.seal_segment()
+        if self.data:
+            self.segment.file.write(self.data, self.offset)
+        if self.sync:
+            self.segment.file.sync()
+
+    def seal_segment(self) -> None:
+        """J4: a sync proves only its own segment, so it comes before the first group of the next; J3: named first."""
+        assert self.seal is not None and self.manifest is not None
+        self.seal.file.sync()
+        manifests.replace(self.disk, self.manifest)
+
+
+class Journal:
+    """The write-ahead log of one database.
+
+    Attributes:
+        last, written, synced: The three marks.
+        poisoned: Why nothing more is confirmed; None while all is well.
+        manifest: The chain as the newest job has it.
+        groups, syncs: How many there were.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        spawn: Spawn,
+        started: Started,
+        *,
+        clock: Callable[[], int],
+        segment_bytes: int,
+        max_bytes: int,
+    ) -> None:
+        self.last = self.written = self.synced = started.last
+        self.poisoned: Poisoned | None = None
+        self.manifest = started.manifest
+        self.groups = self.syncs = 0
+        self._sizes = dict(started.sizes)
+        self._left: list[Segment] = []  # sealed, to be closed once no sync is under way
+        self._disk, self._spawn, self._clock = disk, spawn, clock
+        self._block = disk.block_bytes()
+        self._segment = started.segment
+        self._offset = started.offset
+        self._new_block = True  # a sync has begun since the last group: its block is never written again (J1)
+        self._parts: list[bytes] = []
+        self._open_bytes = 0
+        self._first = 0
+        self._demanded = 0  # somebody waits until this is synced
+        self._marked = 0  # the highest mark in any group
+        self._busy = self._scheduled = self._idle_armed = self._second_armed = False
+        self._sync_due = self._syncing = False
+        self._closing: Callable[[BaseException | None], None] | None = None
+        self._room = Wait()
+        self._waiters: list[Callable[[], None]] = []
+        self.on_progress: Callable[[], None] = lambda: None
+        self.on_group: Callable[[int], None] = lambda last: None
+        self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
+        self.preparer = Preparer(disk, spawn, started, self._room_changed, segment_bytes, max_bytes, self._block)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files that the manifest names."""
+        return sum(self._sizes.values())
+
+    # for commits
+
+    def room(self, size: int, frees: bool) -> Wait | None:
+        """Whether a frame of `size` bytes may be appended now (C1).
+
+        Args:
+            size: The frame's bytes.
+            frees: Whether the commit only deletes: such may use the last reserve of a full disk (J2).
+
+        Returns:
+            None if so, else what to wait for.
+
+        Raises:
+            DiskFull: There is no room and none is being made; nothing was done.
+            Poisoned: Nothing may be written any more.
+        """
+        if self.poisoned is not None:
+            raise self.poisoned
+        open_bytes = self._open_bytes + size
+        if self._parts and open_bytes > limits.GROUP_BYTES_PAUSE:
+            return self._room
+        if self.last - self.synced >= limits.UNSYNCED_COMMITS_MAX:
+            self.demand(self.last)
+            return self._room
+        total = align(GROUP_BYTES + open_bytes, self._block)
+        if align(self._offset, self._block) + total <= self._end_of(self._segment, frees):
+            return None
+        following = self.preparer.next(total)
+        if following is not None and align(layout.HEADER_BYTES, self._block) + total <= self._end_of(following, frees):
+            return None
+        if self._parts:
+            return self._room  # once the open group is on its way, the commit may fit alone
+        self.preparer.want(total, self.bytes)
+        if self.preparer.refuses is not None:
+            raise DiskFull(self.preparer.refuses)
+        return self._room
+
+    def _end_of(self, segment: Segment, frees: bool) -> int:
+        """Up to where commits may go: the last block is the end mark's, and a reserve is for what deletes."""
+        end = segment.bytes - self._block
+        if frees or self.preparer.has_more(segment):
+            return end
+        return end - min(limits.MIB, align(segment.bytes // 16, self._block))
+
+    def append(self, seqno: int, frame: bytes) -> None:
+        """Adds a commit's frame to the open group; `room` has just said that it may."""
+        if not self._parts:
+            self._first = seqno
+        self._parts.append(frame)
+        self._open_bytes += len(frame)
+        self.last = seqno
+        if not self._busy and not self._scheduled:
+            self._schedule()
+
+    # for replies
+
+    def demand(self, seqno: int) -> None:
+        """Somebody waits until `seqno` is synced, so a sync is asked for."""
+        if seqno > self._demanded:
+            self._demanded = seqno
+            if not self._busy and not self._scheduled:
+                self._schedule()
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        """Calls back, once, at the next progress of a mark (or at poison)."""
+        self._waiters.append(callback)
+
+    def sync_within_a_second(self) -> None:
+        """`everysec`: what is appended by now is synced within a second."""
+        if not self._second_armed:
+            self._second_armed = True
+            self._spawn.later(EVERYSEC_MS, self._second_over)
+
+    # turns
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._spawn.soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if not self._busy:
+            self._submit()
+
+    def _submit(self) -> None:
+        if self.poisoned is not None or self._busy:
+            return
+        if self._sync_due and not self._syncing:
+            self._begin_sync()
+        sync = self._demanded > self.synced
+        if self._parts:
+            job = self._close_group(sync)
+        elif sync and not self._syncing:
+            job = _Write(self._disk, self._segment, self._offset, b"", self.last, True)
+        elif self._closing is not None and not self._syncing:
+            return self._end()
+        else:
+            return
+        self._new_block = self._new_block or job.sync
+        self._busy = True
+        self._writer.submit(job.run, lambda _, error: self._written(job, error))
+
+    def _close_group(self, sync: bool) -> _Write:
+        data = layout.group(
+            self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, b"".join(self._parts)
+        )
+        size = align(len(data), self._block) if sync else len(data)
+        offset = align(self._offset, self._block) if self._new_block else align(self._offset, layout.ALIGN_BYTES)
+        seal = manifest = None
+        if offset + align(len(data), self._block) > self._segment.bytes - self._block:
+            seal, manifest, data = self._roll(data)
+            offset = align(layout.HEADER_BYTES, self._block)
+        if size > len(data):
+            data += bytes(size - len(data))  # whole blocks: part of one would first have to be read
+        self._offset = offset + len(data)
+        self._new_block = False
+        self._marked = self.synced
+        self._parts, self._open_bytes = [], 0
+        self.groups += 1
+        self.on_group(self.last)
+        return _Write(self._disk, self._segment, offset, data, self.last, sync, seal, manifest)
+
+    def _roll(self, data: bytes) -> tuple[Segment, Manifest, bytes]:
+        """Goes on in the next segment; the group that was made for this one carries the other's epoch."""
+        left = self._segment
+        self._segment = self.preparer.take(align(len(data), self._block))
+        self._sizes[self._segment.number] = self._segment.bytes
+        self._left.append(left)
+        self.manifest = replace(
+            self.manifest, segments=(*self.manifest.segments, self._segment.line(self._first - 1)), ended=None
+        )
+        data = layout.group(
+            self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, data[GROUP_BYTES:]
+        )
+        return left, self.manifest, data
+
+    def _written(self, job: _Write, error: BaseException | None) -> None:
+        self._busy = False
+        if error is not None:
+            return self._poison(error)
+        if self.poisoned is not None:
+            return self._settle()
+        self.written = max(self.written, job.last)
+        if job.seal is not None:
+            # The seal synced every group before this one.
+            self.synced = max(self.synced, self._sealed_to(job))
+        if job.sync:
+            self.syncs += 1
+            self.synced = max(self.synced, job.last)
+        self._settle()
+
+    @staticmethod
+    def _sealed_to(job: _Write) -> int:
+        assert job.manifest is not None
+        return next(line.begins_after for line in job.manifest.segments if line.number == job.segment.number)
+
+    def _settle(self) -> None:
+        """After a job: first the replies that waited leave, then the next group goes out."""
+        self._progress()
+        if not self._syncing:
+            while self._left:
+                self._left.pop().file.close()
+        if self.poisoned is None:
+            self._submit()
+        elif self._closing is not None and not self._busy and not self._syncing:
+            self._closed(self.poisoned)
+
+    def _progress(self) -> None:
+        """The marks moved, or will never move again: what waited may go, or must be refused."""
+        self.on_progress()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+        self._room_changed()
+        if self.synced > self._marked and not self._idle_armed and self.poisoned is None:
+            self._idle_armed = True
+            self._spawn.later(IDLE_MS, self._idle)
+
+    def _room_changed(self) -> None:
+        room, self._room = self._room, Wait()
+        room.fire()
+
+    # syncs beside the writer
+
+    def _second_over(self) -> None:
+        self._second_armed = False
+        if self.synced < self.last and self.poisoned is None:
+            self._sync_due = True
+            if not self._busy and not self._scheduled:
+                self._schedule()
+
+    def _begin_sync(self) -> None:
+        """J4: proves the groups whose write has returned; J1: what is written from now on starts on a new block."""
+        self._sync_due = False
+        if self.written <= self.synced:
+            # All there is stands in the open group, which goes out in this turn: its sync is the next.
+            self._sync_due = bool(self._parts)
+            if not self._parts:
+                return
+        self._new_block = True
+        self._syncing = True
+        covers = self.sync_covers()
+        self._syncer.submit(self._segment.file.sync, lambda _, error: self._synced(covers, error))
+
+    def sync_covers(self) -> int:
+        """J4: what a sync that begins now proves."""
+        return self.written
+
+    def _synced(self, covers: int, error: BaseException | None) -> None:
+        self._syncing = False
+        if error is not None:
+            return self._poison(error)
+        if self.poisoned is None:
+            self.syncs += 1
+            self.synced = max(self.synced, covers)
+        self._settle()
+
+    def _idle(self) -> None:
+        """J1: after its last sync an idle journal writes that down: evidence for recovery."""
+        self._idle_armed = False
+        if self.poisoned is not None or self._closing is not None or self.synced <= self._marked:
+            return
+        if self._busy or self._parts or self._syncing:
+            self._idle_armed = True
+            self._spawn.later(IDLE_MS, self._idle)
+            return
+        offset = align(self._offset, self._block)
+        if offset + self._block > self._segment.bytes - self._block:
+            return  # no room beside the end mark's; the next segment's groups will carry the mark
+        data = layout.group(self._segment.epoch, self.last + 1, self.last, self._clock(), self.synced, IDLE, b"")
+        self._marked = self.synced
+        self._offset, self._new_block = offset + self._block, False
+        self._busy = True
+        padded = data.ljust(self._block, b"\0")
+        job = _Write(self._disk, self._segment, offset, padded, self.last, False)
+        self._writer.submit(job.run, lambda _, error: self._written(job, error))
+
+    # poison
+
+    def _poison(self, error: BaseException) -> None:
+        """C4: nothing more is written, synced or confirmed until a restart."""
+        if self.poisoned is None:
+            self.poisoned = Poisoned(
+                f"the journal could not be written ({error}): what was not confirmed may or may not be there after a "
+                "restart; reads of what is on disk go on; mend the disk, then restart"
+            )
+        self._parts, self._open_bytes = [], 0
+        self._settle()
+
+    # room given back, and the end
+
+    def release(self, base_seqno: int) -> None:
+        """S1: everything up to `base_seqno` is durable elsewhere, so segments that hold nothing newer are given back."""
+        lines = self.manifest.segments
+        keep = next(
+            (at for at in range(len(lines) - 1) if lines[at + 1].begins_after > base_seqno), len(lines) - 1
+        )
+        if keep == 0 or self.poisoned is not None:
+            return
+        dropped, self.manifest = lines[:keep], replace(self.manifest, segments=lines[keep:])
+        manifest = self.manifest
+
+        def released(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                return self._poison(error)
+            for line in dropped:
+                del self._sizes[line.number]
+            self.preparer.recycle([line.name for line in dropped], self.bytes)
+
+        self._writer.submit(lambda: manifests.replace(self._disk, manifest), released)
+
+    def close(self, done: Callable[[BaseException | None], None]) -> None:
+        """J9: syncs everything, writes the end mark, syncs again, and says so in the manifest."""
+        self._closing = done
+        if self.poisoned is not None and not self._busy and not self._syncing:
+            return self._closed(self.poisoned)
+        self._demanded = self.last
+        if not self._busy and not self._scheduled:
+            self._schedule()
+
+    def _end(self) -> None:
+        offset = align(self._offset, self._block)
+        segment, lines = self._segment, self.manifest.segments
+        self.manifest = replace(
+            self.manifest, segments=(*lines[:-1], replace(lines[-1], counts_to=self.last)), ended=offset
+        )
+        manifest = self.manifest
+        data = layout.group(segment.epoch, self.last + 1, self.last, self._clock(), self.synced, END, b"")
+
+        def run() -> None:
+            segment.file.write(data.ljust(self._block, b"\0"), offset)
+            segment.file.sync()
+            manifests.replace(self._disk, manifest)
+
+        self._busy = True
+        self._writer.submit(run, lambda _, error: self._closed(error))
+
+    def _closed(self, error: BaseException | None) -> None:
+        done, self._closing = self._closing, None
+        if done is None:
+            return
+        self.poisoned = self.poisoned or Poisoned("the journal is closed")
+        for worker in (self._writer, self._syncer):
+            worker.close()
+        self.preparer.close()
+        self._segment.file.close()
+        done(error)
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "journal_bytes": self.bytes,
+            "journal_segments": len(self.manifest.segments),
+            "groups": self.groups,
+            "syncs": self.syncs,
+            "poisoned": self.poisoned.message if self.poisoned else "",
+            "full": self.preparer.refuses is not None,
+        }

@@ -1,0 +1,122 @@
+"""The manifest (J3): the one small file that says which segments are the journal.
+
+    manifest = crc:8 hexadecimal digits, " ", JSON, "\\n"
+
+The checksum is CRC32C over the JSON. It is replaced atomically: the next version is written beside it, synced, renamed
+over it, and the directory synced. The file beside it is kept allocated between two replacements, so that a full disk
+never stands in the way of one (J2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import msgspec
+from google_crc32c import value as crc32c
+
+from keyhaus.core.disk import Disk
+from keyhaus.core.errors import Corruption
+
+DIRECTORY: Final = "journal"
+NAME: Final = "journal/MANIFEST"
+NEXT: Final = "journal/MANIFEST.next"
+VERSION: Final = 1
+RESERVE_BYTES: Final = 64 << 10
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One segment of the chain.
+
+    Attributes:
+        number: The segment's number, which names its file.
+        epoch: What its header and each of its groups carry.
+        begins_after: The seqno after which it begins.
+        counts_to: For a segment of an earlier run, the last seqno up to which it counts (J7).
+        start: Whether a start built it, so that a start record must stand in it.
+    """
+
+    number: int
+    epoch: int
+    begins_after: int
+    counts_to: int | None = None
+    start: bool = False
+
+    @property
+    def name(self) -> str:
+        return segment_name(self.number)
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The chain, and whose it is.
+
+    Attributes:
+        history: Identifies this line of sequence numbers (J8); random.
+        segments: The chain, oldest first.
+        ended: Where the end mark of the last clean stop stands, in the last segment (J9).
+    """
+
+    history: str
+    segments: tuple[Line, ...]
+    ended: int | None = None
+    version: int = VERSION
+
+
+def segment_name(number: int) -> str:
+    return f"{DIRECTORY}/{number:010}.segment"
+
+
+def segment_number(name: str) -> int | None:
+    """The number in a file's name; None for a file that is no segment."""
+    stem, dot, suffix = name.rpartition("/")[2].partition(".")
+    return int(stem) if dot and suffix == "segment" and stem.isdigit() else None
+
+
+def read(disk: Disk) -> Manifest | None:
+    """The manifest on disk, None where there never was one. Raises Corruption."""
+    if not disk.exists(NAME):
+        return None
+    file = disk.open(NAME)
+    try:
+        line, _, _ = file.read(file.size(), 0).partition(b"\n")
+    finally:
+        file.close()
+    checksum, _, body = line.partition(b" ")
+    if checksum != b"%08x" % crc32c(body):
+        raise Corruption("the manifest does not match its checksum", NAME, 0)
+    try:
+        manifest = msgspec.json.decode(body, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise Corruption(f"the manifest can't be read: {error}", NAME, 0) from error
+    if manifest.version != VERSION:
+        raise Corruption(f"the manifest has format {manifest.version}, this release reads {VERSION}", NAME, 0)
+    return manifest
+
+
+def replace(disk: Disk, manifest: Manifest) -> None:
+    """Makes `manifest` the one on disk, durably. Raises OSError."""
+    body = msgspec.json.encode(manifest)
+    text = b"%08x %b\n" % (crc32c(body), body)
+    file = disk.open(NEXT, create=True)
+    try:
+        # Cut to the text only once it is written: that way the blocks of the reserve are used, and no others.
+        file.write(text, 0)
+        if file.size() > len(text):
+            file.truncate(len(text))
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(NEXT, NAME)
+    disk.sync_directory(DIRECTORY)
+    reserve(disk)
+
+
+def reserve(disk: Disk) -> None:
+    """Allocates the room for the next replacement; without it, a full disk would stand in its way."""
+    with contextlib.suppress(OSError):
+        file = disk.open(NEXT, create=True)
+        try:
+            if file.size() < RESERVE_BYTES:
+                file.zero(file.size(), RESERVE_BYTES)
+        finally:
+            file.close()

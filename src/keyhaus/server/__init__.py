@@ -1,0 +1,1 @@
+"""Listeners, connections and the life cycle of the process."""

@@ -1,0 +1,348 @@
+"""One connection: bytes to the codec, requests to the session, replies out once they may leave (C3).
+
+Replies leave in the order of their requests. One that depends on a seqno which is not yet as durable as the asker
+wants is held, and everything behind it too; the journal calls back when a mark moves. What a read brought is answered
+in one write. Nothing grows without bound for a client that does not read: past `OUTPUT_BYTES_PAUSE` of held or unsent
+replies no further command is executed, past `PIPELINE_BYTES_PAUSE` of requests nothing more is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
+
+from keyhaus.core.errors import Error
+from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
+from keyhaus.core.request import NEED_DATA
+from keyhaus.core.wait import Wait
+from keyhaus.protocol.resp import RespCodec
+from keyhaus.server.peer import address_of
+from keyhaus.session.session import Session
+
+if TYPE_CHECKING:
+    from keyhaus.server.server import Server
+
+log = logging.getLogger("keyhaus.connection")
+
+
+class ClientSession(Session):
+    """A session that is a connection's."""
+
+    connection: Connection
+
+    def protocol_changed(self, version: int) -> None:
+        self.connection.codec.version = version
+
+    def close(self, *, after_reply: bool = False) -> None:
+        self.closing = True
+        if not after_reply:
+            self.connection.close()
+
+    def buffers(self) -> dict[str, int]:
+        sizes = super().buffers()
+        sizes["input"] = self.connection.codec.buffered()
+        sizes["output"] = self.connection.output_bytes()
+        sizes["total"] += sizes["input"] + sizes["output"]
+        return sizes
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection, in RESP."""
+
+    def __init__(self, server: Server, *, inline: bool) -> None:
+        self._server = server
+        self._hub = server.hub
+        self._store = server.hub.store
+        settings = server.hub.settings
+        self.codec = RespCodec(
+            inline=inline,
+            max_bulk_bytes=settings["proto-max-bulk-len"],
+            max_request_bytes=settings["max-request-bytes"],
+            max_reply_bytes=settings["max-reply-bytes"],
+        )
+        self._transport: asyncio.Transport | None = None
+        self._session: ClientSession | None = None
+        self._held: deque[tuple[int, bool, bytes]] = deque()  # (seqno, has to be synced, bytes), in order
+        self._held_bytes = 0
+        self._registered = False  # the journal calls `_release` at its next progress
+        self._waiting: Wait | None = None  # what the running command waits for
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_paused = self._read_paused = self._pumping = False
+        self._ended = False  # nothing more is executed: QUIT, a broken stream, or the client's end of file
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports only look like asyncio's, so they can't be told by isinstance.
+        transport = self._transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=OUTPUT_BYTES_PAUSE)
+        hub = self._hub
+        if len(hub.sessions) >= hub.settings.integer("maxclients"):
+            hub.statistics.rejected_connections += 1
+            transport.write(b"-ERR max number of clients reached\r\n")
+            transport.close()
+            return
+        hub.statistics.connections += 1
+        session = hub.open_session(ClientSession)
+        assert isinstance(session, ClientSession)
+        self._session = session
+        session.connection = self
+        session.address = address_of(transport.get_extra_info("peername"))
+        session.local_address = address_of(transport.get_extra_info("sockname"))
+        own_socket: socket.socket | None = transport.get_extra_info("socket")
+        if own_socket is not None:
+            session.descriptor = own_socket.fileno()
+        self._server.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._session is None or self._ended:
+            return
+        self._hub.statistics.input_bytes += len(data)
+        self.codec.feed(data)
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The client has said all; what it still has to be told is told before the connection is closed."""
+        self._ended = True
+        return bool(self._held or self._waiting is not None)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._server.connections.discard(self)
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._waiting = None
+        if self._session is not None:
+            self._hub.close_session(self._session)
+            self._session = None
+
+    # executing
+
+    def _blocked(self) -> bool:
+        if self._waiting is not None or self._write_paused or self._held_bytes > OUTPUT_BYTES_PAUSE:
+            return True
+        return self._transport is None or self._transport.get_write_buffer_size() > OUTPUT_BYTES_PAUSE
+
+    def _pump(self) -> None:
+        """Executes what has been received, as far as it may."""
+        session = self._session
+        if session is None or self._pumping:
+            return
+        self._pumping = True
+        try:
+            if not self._blocked() and not self._ended and self._burst(session):
+                # A large answer: let it go out, and the other clients come in between.
+                self._server.loop.call_soon(self._pump)
+        finally:
+            self._pumping = False
+        self._watch_input()
+        self._close_if_done()
+
+    def _burst(self, session: ClientSession) -> bool:
+        """Executes requests until something is in the way, and writes their replies; whether to go on at once."""
+        hub, next_request, encode, execute = self._hub, self.codec.next_request, self.codec.encode, session.execute
+        clock, held, count = hub.monotonic_ns, self._held, hub.count
+        synced, slow_ns = self._store.synced, hub.limit_slow_us * 1000
+        out: list[bytes] = []
+        size = run = 0
+        more = False
+        before = run_start = session.active_ns = clock()
+        spec = session.spec
+        while True:
+            try:
+                request = next_request()
+            except Error as error:
+                self._break(error, out)
+                break
+            if request is NEED_DATA:
+                break
+            reply = execute(request)  # type: ignore[arg-type]
+            if session.spec is not spec:
+                # Runs of one command are counted at once: most pipelines are such runs.
+                count(spec, run, before - run_start)
+                spec, run, run_start = session.spec, 0, before
+            run += 1
+            if reply.__class__ is Wait:
+                self._wait_for(reply)
+                break
+            after = clock()
+            if after - before >= slow_ns >= 0:
+                self._slow(session, request, after - before)
+            before = after
+            if session.muted and session.mutes():
+                continue
+            if session.depends > synced or held:
+                self._hold(session, reply, out)
+                more = self._held_bytes > OUTPUT_BYTES_PAUSE
+            else:
+                data = encode(reply)
+                out.append(data)
+                size += len(data)
+                more = size > OUTPUT_BYTES_PAUSE
+            if session.closing:
+                self._ended = True
+                break
+            if more:
+                break
+        count(spec, run, before - run_start)
+        if out:
+            self._write(b"".join(out))
+        return more
+
+    def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
+        """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
+        store, depends = self._store, session.depends
+        needs_sync = self._hub.always or session.waits_for_sync
+        poisoned = store.poisoned
+        if poisoned is not None and depends > store.synced:
+            reply = poisoned
+            depends = 0
+        data = self.codec.encode(reply)
+        if not self._held and depends <= (store.synced if needs_sync else store.written):
+            out.append(data)
+            return
+        self._held.append((depends, needs_sync, data))
+        self._held_bytes += len(data)
+        journal = store.journal
+        assert journal is not None
+        if needs_sync and depends > store.synced:
+            journal.demand(depends)
+        if not self._registered:
+            self._registered = True
+            journal.wait(self._release)
+
+    def _release(self) -> None:
+        """A mark has moved: sends what may leave now."""
+        self._registered = False
+        if self._transport is None:
+            return
+        store, held = self._store, self._held
+        synced, written, poisoned = store.synced, store.written, store.poisoned
+        out: list[bytes] = []
+        while held:
+            depends, needs_sync, data = held[0]
+            if depends > synced and (needs_sync or depends > written or poisoned is not None):
+                if poisoned is None:
+                    break
+                out.append(self.codec.encode(poisoned))
+            else:
+                out.append(data)
+            held.popleft()
+            self._held_bytes -= len(data)
+        if out:
+            self._write(b"".join(out))
+        if held:
+            self._registered = True
+            assert store.journal is not None
+            store.journal.wait(self._release)
+        self._pump()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._hub.statistics.output_bytes += len(data)
+            self._transport.write(data)
+
+    def _slow(self, session: ClientSession, request: Any, elapsed_ns: int) -> None:
+        self._hub.statistics.note_slow(
+            self._hub.unix_ms() // 1000, elapsed_ns // 1000, request, session.address, session.name
+        )
+
+    def _break(self, error: Error, out: list[bytes]) -> None:
+        """The stream can't be followed any more: says why, and closes once everything before has been said."""
+        self._ended = True
+        self._hub.statistics.protocol_errors += 1
+        log.info("closing a connection whose stream is broken", extra={"reason": error.message, "client": self.peer()})
+        data = self.codec.encode(error)
+        if self._held:
+            self._held.append((0, False, data))
+            self._held_bytes += len(data)
+        else:
+            out.append(data)
+
+    # waiting
+
+    def _wait_for(self, wait: Wait) -> None:
+        self._waiting = wait
+        if wait.timeout_ms is not None:
+            self._timer = self._server.loop.call_later(wait.timeout_ms / 1000, self._resume, wait)
+
+        def fired() -> None:
+            self._server.loop.call_soon(self._resume, wait)
+
+        wait.on_fire(fired)
+
+    def _resume(self, wait: Wait) -> None:
+        session = self._session
+        if self._waiting is not wait or session is None:
+            return
+        self._waiting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reply = session.resume()
+        if reply.__class__ is Wait:
+            return self._wait_for(reply)
+        if not (session.muted and session.mutes()):
+            out: list[bytes] = []
+            self._hold(session, reply, out)
+            if out:
+                self._write(out[0])
+        if session.closing:
+            self._ended = True
+        self._pump()
+
+    # closing
+
+    def _watch_input(self) -> None:
+        """Stops reading while too much has been received that can't be executed, and starts again after."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        crowded = self.codec.buffered() > PIPELINE_BYTES_PAUSE and self._blocked()
+        if crowded and not self._read_paused:
+            transport.pause_reading()
+        elif self._read_paused and not crowded:
+            transport.resume_reading()
+        self._read_paused = crowded
+
+    def _close_if_done(self) -> None:
+        if self._ended and not self._held and self._waiting is None and self._transport is not None:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """The server stops: nothing more is executed; closes once every reply has left."""
+        self._ended = True
+        if self._waiting is not None:
+            self.close()
+        self._close_if_done()
+
+    def close(self) -> None:
+        """Closes at once; replies that are still held are never told."""
+        self._ended = True
+        self._held.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self, before_ns: int) -> None:
+        """Closes a connection whose last command is older than `before_ns`, unless one is still running."""
+        if self._session is not None and self._session.active_ns < before_ns and self._waiting is None:
+            log.info("closing an idle connection", extra={"client": self.peer()})
+            self.close()
+
+    def output_bytes(self) -> int:
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._held_bytes + unsent
+
+    def peer(self) -> str:
+        return self._session.address if self._session is not None else ""

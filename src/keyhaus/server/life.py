@@ -1,0 +1,153 @@
+"""A server process from start to end: lock, recovery, listeners, `ready`, signals, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+
+from keyhaus.core.clock import SystemClock
+from keyhaus.core.disk import OsDisk, OsLock
+from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.settings import Settings
+from keyhaus.server.server import Address, Server
+from keyhaus.server.spawn import LoopSpawn
+from keyhaus.session.hub import Hub
+from keyhaus.store.store import Store
+
+log = logging.getLogger("keyhaus.server")
+
+LOCK_NAME = "LOCK"
+
+
+class StartFailed(Exception):
+    """The server can't start; the message is the one line that says why and what to do."""
+
+
+def run(settings: Settings, addresses: Sequence[Address], ready: Callable[[list[Address]], None]) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Args:
+        settings: The settings in force.
+        addresses: Where to listen.
+        ready: Called once connections are accepted, with every address as it really is.
+
+    Raises:
+        StartFailed: It could not start, or not close cleanly.
+    """
+    uvloop.run(_serve(settings, addresses, ready))
+
+
+async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callable[[list[Address]], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    lock = None
+    if settings["engine"] != "memory":
+        lock = _take(Path(settings["dir"]))
+    try:
+        store = _open(settings, loop)
+        hub = Hub(store, settings, SystemClock(), secrets.token_hex(20))
+        server = Server(hub, loop)
+        try:
+            for address in addresses:
+                await _listen(server, address)
+        except StartFailed:
+            await server.stop()
+            raise
+        # What lives now lives as long as the process: the collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 50)
+        server.watch_idle()
+        ready(server.addresses)
+        await stop.wait()
+        log.info("stopping", extra={"clients": len(server.connections)})
+        try:
+            await server.stop()
+        except StorageError as error:
+            raise StartFailed(f"the database was not closed cleanly: {error.message}") from error
+        log.info("stopped")
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _take(directory: Path) -> OsLock:
+    """The data directory, made where it is missing, taken for this process."""
+    try:
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is not writable", str(directory))
+        return OsDisk(directory).lock(LOCK_NAME)
+    except StorageError as error:
+        raise StartFailed(error.message) from error
+    except OSError as error:
+        raise StartFailed(
+            f"the data directory {directory} can't be used: {error.strerror}; choose another with --data-dir"
+        ) from error
+
+
+def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
+    spawn = LoopSpawn(loop)
+    if settings["engine"] == "memory":
+        return Store(spawn, settings=settings)
+    directory = Path(settings["dir"])
+    before = time.monotonic()
+    try:
+        store = Store.open(OsDisk(directory), spawn, settings=settings)
+    except Corruption as error:
+        raise StartFailed(
+            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before any repair"
+        ) from error
+    except OSError as error:
+        hint = ": make room and start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise StartFailed(f"the database in {directory} can't be opened: {error.strerror or error}{hint}") from error
+    started = store.recovered
+    assert started is not None
+    log.info(
+        "recovered",
+        extra={
+            "commits": started.commits,
+            "rewritten": started.rewritten,
+            "keys": sum(space.count for space in store.spaces),
+            "seconds": round(time.monotonic() - before, 3),
+        },
+    )
+    return store
+
+
+async def _listen(server: Server, address: Address) -> None:
+    try:
+        await server.listen(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            reason = "the port is taken: stop what uses it, or choose another with --listen"
+        else:
+            reason = error.strerror or str(error)
+        raise StartFailed(f"{address} can't be opened: {reason}") from error
+    except UnicodeError as error:
+        raise StartFailed(f"{address} can't be opened: {error}") from error
+
+
+def say_ready(addresses: list[Address], as_json: bool) -> None:
+    """The one line on standard output that says that connections are accepted, and where."""
+    if as_json:
+        import msgspec
+
+        text = msgspec.json.encode({"event": "ready", "addresses": [str(address) for address in addresses]}).decode()
+    else:
+        text = " ".join(("ready", *map(str, addresses)))
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,113 @@
+"""The server: its listeners, and its life from the first `ready` to the last reply.
+
+A stop drains: nothing more is accepted or executed, every reply that waits for a sync still leaves, the journal gets
+its end mark, and only then the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from keyhaus.core.errors import StorageError
+from keyhaus.server.connection import Connection
+from keyhaus.server.recognition import Recognition
+from keyhaus.session.hub import Hub
+
+log = logging.getLogger("keyhaus.server")
+
+BACKLOG: Final = 511
+DRAIN_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a dialect is spoken."""
+
+    dialect: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.dialect}://{host}:{self.port}"
+
+
+DIALECTS: Final = ("auto", "resp")
+
+
+def parse_address(text: str) -> Address:
+    """`DIALECT://HOST:PORT` as `--listen` takes it. Raises ValueError saying what was expected."""
+    dialect, separator, rest = text.partition("://")
+    host, colon, port = rest.rpartition(":")
+    if not separator or not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"{text!r} is no address: expected DIALECT://HOST:PORT, such as resp://127.0.0.1:6379")
+    if dialect not in DIALECTS:
+        raise ValueError(f"{text!r}: the dialects that this release serves are {' and '.join(DIALECTS)}")
+    return Address(dialect, host.strip("[]") or "127.0.0.1", int(port))
+
+
+class Server:
+    """The listeners of one hub."""
+
+    def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop) -> None:
+        self.hub = hub
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self.unrecognised: set[Recognition] = set()
+        self.addresses: list[Address] = []
+        self._listeners: list[asyncio.Server] = []
+        hub.own_facts = self._facts
+
+    async def listen(self, address: Address) -> None:
+        """Opens a port; port 0 picks a free one. Raises OSError."""
+        server = await self.loop.create_server(
+            self._factory(address.dialect), address.host, address.port, backlog=BACKLOG, reuse_address=True
+        )
+        self._listeners.append(server)
+        for own in server.sockets:
+            if own.family in (socket.AF_INET, socket.AF_INET6):
+                host, port = own.getsockname()[:2]
+                self.addresses.append(Address(address.dialect, host, port))
+
+    def _factory(self, dialect: str) -> Callable[[], asyncio.Protocol]:
+        if dialect == "resp":
+            return lambda: Connection(self, inline=True)
+        return lambda: Recognition(self)
+
+    def _facts(self) -> dict[str, Any]:
+        ports = [address.port for address in self.addresses]
+        hosts = list(dict.fromkeys(address.host for address in self.addresses))
+        return {"tcp_port": ports[0] if ports else 0, "bind": " ".join(hosts), "fast_lane": "none"}
+
+    def watch_idle(self) -> None:
+        """Once a second: closes the connections that have been idle for longer than `timeout` allows."""
+        timeout = self.hub.settings.integer("timeout")
+        if timeout:
+            before = self.hub.monotonic_ns() - timeout * 1_000_000_000
+            for connection in list(self.connections):
+                connection.close_if_idle(before)
+        self.loop.call_later(1, self.watch_idle)
+
+    async def stop(self) -> None:
+        """Drains and closes. Raises StorageError where the journal could not be closed cleanly."""
+        for server in self._listeners:
+            server.close()
+        for stranger in list(self.unrecognised):
+            stranger.close()
+        for connection in list(self.connections):
+            connection.drain()
+        deadline = self.loop.time() + DRAIN_SECONDS
+        while self.connections and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.close()
+        closed: asyncio.Future[BaseException | None] = self.loop.create_future()
+        self.hub.store.close(closed.set_result)
+        error = await closed
+        if error is not None:
+            raise error if isinstance(error, StorageError) else StorageError(f"the journal could not be closed: {error}")

@@ -1,0 +1,1 @@
+"""One client's state: who it is, its open transactions, dispatch."""

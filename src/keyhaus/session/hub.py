@@ -1,0 +1,82 @@
+"""The hub: what all sessions of one database share, be they connections or embedded callers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from keyhaus.commands.spec import CommandSpec
+from keyhaus.core.clock import Clock
+from keyhaus.core.context import ClientView
+from keyhaus.core.errors import Error
+from keyhaus.core.settings import Durability, Settings
+from keyhaus.core.statistics import Statistics
+from keyhaus.session.session import Session
+from keyhaus.store.store import Store
+
+
+class Hub:
+    """Implements `core.context.Server` over a store.
+
+    Attributes:
+        store: The database.
+        sessions: Every open session by its id.
+        own_facts: What the process around it adds to `facts`.
+    """
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock, run_id: str) -> None:
+        self.store = store
+        self.settings = settings
+        self.statistics = Statistics(settings)
+        self.run_id = run_id
+        self.sessions: dict[int, Session] = {}
+        self.monotonic_ns = clock.monotonic_ns
+        self.unix_ms = clock.unix_ms
+        self.started_ns = clock.monotonic_ns()
+        self.own_facts: Callable[[], dict[str, Any]] = dict
+        self._next_id = 1
+        self.limit_slow_us = -1
+        self.always = True  # whether a reply needs what it depends on synced
+        settings.observe("slowlog-log-slower-than", self._set_slow)
+        settings.observe("durability", self._set_durability)
+
+    def _set_slow(self, microseconds: int) -> None:
+        self.limit_slow_us = microseconds
+
+    def _set_durability(self, durability: str) -> None:
+        self.always = durability == Durability.ALWAYS
+
+    @property
+    def history(self) -> str:
+        return self.store.history
+
+    def open_session(self, kind: type[Session] = Session) -> Session:
+        session = kind(self, self._next_id)
+        self._next_id += 1
+        self.sessions[session.id] = session
+        return session
+
+    def close_session(self, session: Session) -> None:
+        self.sessions.pop(session.id, None)
+        session.abandon()
+
+    def count(self, spec: CommandSpec | None, calls: int, elapsed_ns: int) -> None:
+        """Counts a run of one command."""
+        if calls:
+            self.statistics.commands += calls
+            if spec is not None:
+                entry = self.statistics.calls.setdefault(spec.wire_name, [0, 0, 0, 0])
+                entry[0] += calls
+                entry[3] += elapsed_ns // 1000
+
+    def count_failure(self, spec: CommandSpec | None, error: Error) -> None:
+        self.statistics.count_error(error.code)
+        if spec is not None:
+            self.statistics.calls.setdefault(spec.wire_name, [0, 0, 0, 0])[2] += 1
+
+    def clients(self) -> list[ClientView]:
+        return list(self.sessions.values())
+
+    def facts(self) -> dict[str, Any]:
+        return {"process_id": os.getpid(), **self.own_facts()}

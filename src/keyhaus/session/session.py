@@ -1,0 +1,384 @@
+"""One client's session: who it is, what it has queued and marked, and the dispatch of its requests.
+
+`execute` runs a request up to its reply, or up to the first thing that it has to wait for: then it gives the `Wait`,
+and `resume` goes on from there. Whoever drives the session (the server's loop, an embedded thread, a test) keeps the
+order: nothing else of this session is executed before the reply. After each reply `depends` says which seqno it
+depends on, and `waits_for_sync` whether it needs that one synced whatever the session's durability is (C2, C3).
+
+A command that finds no room in the journal is run again from the start once there is some: nothing of it has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from keyhaus.commands import lookup
+from keyhaus.commands.spec import CommandSpec, Flag
+from keyhaus.core import limits
+from keyhaus.core.context import Server
+from keyhaus.core.errors import Error, ExecAborted, LimitExceeded, UserError
+from keyhaus.core.reply import NULL_ARRAY, reply_bytes
+from keyhaus.core.wait import Wait
+from keyhaus.store.transaction import Transaction
+from keyhaus.store.watch import Mark
+
+if TYPE_CHECKING:
+    from keyhaus.session.hub import Hub
+
+# CLIENT REPLY: SKIP mutes its own reply and the next one.
+NOT_MUTED, MUTED, MUTED_ONCE, MUTED_TWICE = 0, 1, 2, 3
+# The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
+_KNOWN: dict[bytes, CommandSpec] = {}
+_KNOWN_MAX = 4096
+
+
+def _find(args: list[bytes]) -> CommandSpec:
+    """The command of a request, its arity checked. Raises UserError."""
+    spec = lookup.find(args)
+    if not spec.subcommands and spec.handler is not None and "|" not in spec.name and len(_KNOWN) < _KNOWN_MAX:
+        _KNOWN[args[0]] = spec
+    return spec
+
+
+class Session:
+    """One client. See `core/context.py` for what its attributes mean to commands."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        self.server: Server = hub
+        self._hub = hub
+        self.id = number
+        self.name = b""
+        self.user = "default"
+        self.protocol = 2
+        self.address = self.local_address = ""
+        self.descriptor = -1
+        self.library_name = self.library_version = b""
+        self.connected_ns = self.active_ns = hub.monotonic_ns()
+        self.no_evict = False
+        self.in_multi = False
+        self.muted = NOT_MUTED
+        self.closing = False
+        self.depends = 0
+        self.spec: CommandSpec | None = None
+        self._tx = Transaction(hub.store)
+        self._mark: Mark | None = None
+        self._queue: list[tuple[CommandSpec, list[bytes]]] = []
+        self._queued_bytes = 0
+        self._queue_failed = False
+        self._running: Coroutine[Wait, None, Any] | None = None
+
+    # running
+
+    def execute(self, args: list[bytes]) -> Any:
+        """Runs a request: its reply, or the Wait that `resume` is to follow."""
+        try:
+            spec = _KNOWN.get(args[0])
+            if spec is None or not spec.accepts(len(args)):
+                spec = _find(args)
+        except Error as error:
+            self.spec = None
+            self.depends = 0
+            if self.in_multi:
+                self._queue_failed = True
+            return self._failed(error)
+        self.spec = spec
+        if self.in_multi and not spec.flags & Flag.CONTROL:
+            self.depends = 0
+            return self._enqueue(spec, args)
+        handler = spec.handler
+        assert handler is not None
+        tx = self._tx
+        tx.begin()
+        running = handler(tx, args, self)  # type: ignore[arg-type]
+        try:
+            wait = running.send(None)
+        except StopIteration as stop:
+            reply = stop.value
+            if tx.operations or tx.carries_time:
+                return self._commit(spec, args, reply)
+            self.depends = tx.depends
+            return reply
+        except Error as error:
+            return self._undo(spec, args, error)
+        self._running = self._finish(spec, args, running, wait)
+        return self._step()
+
+    def resume(self) -> Any:
+        """Goes on after the Wait that `execute` or the last `resume` gave."""
+        return self._step()
+
+    def _step(self) -> Any:
+        assert self._running is not None
+        try:
+            return self._running.send(None)
+        except StopIteration as stop:
+            self._running = None
+            return stop.value
+
+    def _commit(self, spec: CommandSpec, args: list[bytes], reply: Any) -> Any:
+        """The commit of a command that ran to its end without waiting."""
+        try:
+            wait = self._tx.commit()
+        except Error as error:
+            self._tx.rollback()
+            self.depends = self._tx.depends
+            return self._failed(error)
+        if wait is None:
+            return self._done(reply)
+        self._running = self._again(spec, args, wait)
+        return self._step()
+
+    def _undo(self, spec: CommandSpec, args: list[bytes], error: Error) -> Any:
+        """A command failed: nothing of it happens, but what it rests on (an expiry) is committed before it is told."""
+        self._tx.undo(0)
+        if self._tx.operations or self._tx.carries_time:
+            return self._commit(spec, args, self._failed(error))
+        self.depends = self._tx.depends
+        return self._failed(error)
+
+    def _done(self, reply: Any) -> Any:
+        self.depends = self._tx.depends
+        return reply
+
+    def _failed(self, error: Error) -> Error:
+        self._hub.count_failure(self.spec, error)
+        return error
+
+    async def _finish(
+        self, spec: CommandSpec, args: list[bytes], running: Coroutine[Wait, None, Any], wait: Wait
+    ) -> Any:
+        """The rest of a command that has to wait."""
+        try:
+            while True:
+                await wait
+                try:
+                    wait = running.send(None)
+                except StopIteration as stop:
+                    reply = stop.value
+                    break
+        except Error as error:
+            self._tx.undo(0)
+            reply = self._failed(error)
+        except BaseException:
+            running.close()
+            self._tx.rollback()
+            raise
+        return await self._settle(spec, args, reply)
+
+    async def _settle(self, spec: CommandSpec, args: list[bytes], reply: Any) -> Any:
+        try:
+            wait = self._tx.commit()
+        except Error as error:
+            self._tx.rollback()
+            return self._done(self._failed(error))
+        if wait is None:
+            return self._done(reply)
+        return await self._again(spec, args, wait)
+
+    async def _again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
+        """Runs a command from the start after a wait for room, as often as it takes."""
+        handler = spec.handler
+        assert handler is not None
+        while True:
+            self._tx.rollback()
+            await wait
+            self._tx.begin()
+            try:
+                reply = await handler(self._tx, args, self)  # type: ignore[arg-type]
+            except Error as error:
+                self._tx.undo(0)
+                reply = self._failed(error)
+            try:
+                again = self._tx.commit()
+            except Error as error:
+                self._tx.rollback()
+                return self._done(self._failed(error))
+            if again is None:
+                return self._done(reply)
+            wait = again
+
+    def abandon(self) -> None:
+        """The client is gone: what it was in the middle of never happens."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+        self._tx.rollback()
+        self.discard()
+
+    # MULTI
+
+    def begin_multi(self) -> None:
+        self.in_multi = True
+
+    def discard(self) -> None:
+        self.in_multi = False
+        self._queue = []
+        self._queued_bytes = 0
+        self._queue_failed = False
+        self.unwatch()
+
+    def _enqueue(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        if spec.flags & Flag.NO_MULTI:
+            self._queue_failed = True
+            return self._failed(UserError("Command not allowed inside a transaction"))
+        self._queued_bytes += 64 + sum(map(len, args))
+        most = self._hub.settings.integer("max-transaction-bytes")
+        if self._queued_bytes > most or len(self._queue) >= limits.QUEUED_COMMANDS_MAX:
+            self._queue_failed = True
+            self._queue = []
+            return self._failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
+        if not self._queue_failed:
+            self._queue.append((spec, args))
+        return "QUEUED"
+
+    async def execute_queued(self) -> Any:
+        """EXEC: all that was queued as one transaction; a command's own error does not stop the others (as in Redis)."""
+        tx = self._tx
+        if self._queue_failed:
+            self.discard()
+            raise ExecAborted("Transaction discarded because of previous errors.")
+        if any(spec.flags & Flag.RANGES for spec, _ in self._queue):
+            await tx.order()
+        mark = self._mark
+        if mark is not None and self._changed(mark):
+            self.discard()
+            return NULL_ARRAY
+        database = tx.database
+        replies = [self._run_queued(spec, args) for spec, args in self._queue]
+        most = self._hub.settings.integer("max-reply-bytes")
+        if (size := reply_bytes(replies)) > most:
+            tx.database = database
+            tx.undo(0)
+            self.discard()
+            raise LimitExceeded("max-reply-bytes", size, most)
+        wait = self._try_commit(database)
+        if wait is not None:
+            # No room yet: nothing has happened, and all of it is run again, its WATCH looked at again too.
+            tx.database = database
+            tx.rollback()
+            await wait
+            tx.begin()
+            return await self.execute_queued()
+        self.discard()
+        return replies
+
+    def _try_commit(self, database: int) -> Wait | None:
+        try:
+            return self._tx.commit()
+        except Error:
+            self._tx.database = database
+            self._tx.rollback()
+            self.discard()
+            raise
+
+    def _changed(self, mark: Mark) -> bool:
+        """Whether a watched key was changed (T7) or has expired since; the answer depends on all that was."""
+        store, tx = self._hub.store, self._tx
+        if not mark.dirty and store.watches.expired(mark, store.spaces, tx.now()):
+            tx.carries_time = True
+            mark.dirty = True
+        if mark.dirty:
+            tx.depends = max(tx.depends, store.last)
+        return mark.dirty
+
+    def _run_queued(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        assert spec.handler is not None
+        point = self._tx.mark()
+        running = spec.handler(self._tx, args, self)  # type: ignore[arg-type]
+        try:
+            while True:
+                # T8: no pause within EXEC; a command that would wait finds its time over at once, as in Redis.
+                running.send(None)
+        except StopIteration as stop:
+            return stop.value
+        except Error as error:
+            self._tx.undo(point)
+            return self._failed(error)
+
+    # WATCH
+
+    def watch(self, keys: list[bytes]) -> None:
+        if self._mark is None:
+            self._mark = Mark()
+        if len(self._mark.keys) + len(keys) > limits.WATCHED_KEYS_MAX:
+            raise LimitExceeded("watched-keys", len(self._mark.keys) + len(keys), limits.WATCHED_KEYS_MAX, "keys")
+        store, database = self._hub.store, self._tx.database
+        store.watches.add(self._mark, database, keys, store.spaces[database], store.now())
+
+    def unwatch(self) -> None:
+        if self._mark is not None:
+            self._hub.store.watches.remove(self._mark)
+            self._mark = None
+
+    # who it is
+
+    @property
+    def waits_for_sync(self) -> bool:
+        """Whether the last reply needs what it depends on synced, whatever the durability is."""
+        return self._tx.waits_for_sync
+
+    @property
+    def database(self) -> int:
+        return self._tx.database
+
+    @property
+    def last_command(self) -> str:
+        return self.spec.wire_name if self.spec else "NULL"
+
+    def select(self, database: int) -> None:
+        self._tx.database = database
+
+    def authenticate(self, user: str, password: bytes) -> bool:
+        """The one identity there is has no password, so any will do for it."""
+        return user == "default"
+
+    def set_protocol(self, version: int) -> None:
+        self.protocol = version
+        self.protocol_changed(version)
+
+    def protocol_changed(self, version: int) -> None:
+        """For the connection, whose codec has to know."""
+
+    def set_reply_mode(self, mode: str) -> None:
+        self.muted = {"ON": NOT_MUTED, "OFF": MUTED, "SKIP": MUTED_TWICE}[mode]
+
+    def mutes(self) -> bool:
+        """Whether the reply to the command that has just run is not to be sent; only to be asked while `muted`."""
+        if self.muted == MUTED_TWICE:
+            self.muted = MUTED_ONCE
+        elif self.muted == MUTED_ONCE:
+            self.muted = NOT_MUTED
+        return True
+
+    def reset(self) -> None:
+        self.discard()
+        self.select(0)
+        self.set_protocol(2)
+        self.name = b""
+        self.user = "default"
+        self.no_evict = False
+        self.muted = NOT_MUTED
+
+    def quit(self) -> None:
+        self.closing = True
+
+    def close(self, *, after_reply: bool = False) -> None:
+        """CLIENT KILL; the connection knows how."""
+        self.closing = True
+
+    def queued_commands(self) -> int:
+        return len(self._queue) if self.in_multi else -1
+
+    def watched_keys(self) -> int:
+        return len(self._mark.keys) if self._mark else 0
+
+    def flag_letters(self) -> str:
+        letters = "x" if self.in_multi else ""
+        letters += "b" if self._running is not None else ""
+        letters += "d" if self._mark is not None and self._mark.dirty else ""
+        letters += "e" if self.no_evict else ""
+        return letters or "N"
+
+    def buffers(self) -> dict[str, int]:
+        return {"input": 0, "input_free": 0, "queued": self._queued_bytes, "output": 0, "total": self._queued_bytes}

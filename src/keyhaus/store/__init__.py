@@ -1,0 +1,1 @@
+"""The database: records, order, transactions, expiry, recovery."""

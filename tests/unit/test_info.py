@@ -1,0 +1,142 @@
+"""INFO: Redis' format and names, and no number about data that is not synced yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyhaus import __version__
+from keyhaus.commands.information import SECTIONS, human_bytes
+from keyhaus.core.reply import Verbatim
+from tests.support.surroundings import PlainClient, Surrounded
+
+
+class Asker:
+    """A database in memory and a client that asks for INFO."""
+
+    def __init__(self) -> None:
+        self.database = Surrounded(engine="memory")
+        self.client = self.database.client
+
+    def ask(self, *sections: str) -> dict[str, dict[str, str]]:
+        """The fields by section."""
+        reply = self.text(*sections)
+        found: dict[str, dict[str, str]] = {}
+        for part in reply.split("\r\n\r\n") if reply else ():
+            title, *lines = part.removesuffix("\r\n").split("\r\n")
+            assert title.startswith("# ")
+            found[title[2:].lower()] = dict(line.split(":", 1) for line in lines)
+        return found
+
+    def text(self, *sections: str) -> str:
+        reply: Any = self.database.run("INFO", *sections)
+        assert type(reply) is Verbatim
+        return reply.decode()
+
+
+@pytest.fixture
+def asker() -> Asker:
+    return Asker()
+
+
+def test_the_default_leaves_out_the_statistics_of_each_command(asker: Asker) -> None:
+    assert list(asker.ask()) == [name for name in SECTIONS if name != "commandstats"]
+    assert list(asker.ask()) == list(asker.ask("DEFAULT"))
+
+
+@pytest.mark.parametrize("word", ["all", "everything", "ALL"])
+def test_all_is_every_section(asker: Asker, word: str) -> None:
+    assert list(asker.ask(word)) == list(SECTIONS)
+
+
+def test_sections_come_in_their_own_order_and_once(asker: Asker) -> None:
+    assert list(asker.ask("keyspace", "CLUSTER", "cluster")) == ["cluster", "keyspace"]
+    assert asker.text("cluster", "keyspace") == "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\n"
+
+
+def test_an_unknown_section_is_empty(asker: Asker) -> None:
+    assert asker.text("nothing") == ""
+
+
+def test_the_server_says_what_it_is_compatible_with_and_what_it_is(asker: Asker) -> None:
+    told = asker.ask("server", "keyhaus")
+    assert told["server"]["redis_version"] == "7.0.15"
+    assert told["server"]["redis_mode"] == "standalone"
+    assert told["server"]["arch_bits"] == "64"
+    assert told["server"]["tcp_port"] == "19272"
+    assert told["server"]["process_id"] == "4711"
+    assert told["server"]["uptime_in_seconds"] == "90"
+    assert told["server"]["run_id"] == "0" * 40
+    assert told["keyhaus"]["keyhaus_version"] == __version__
+    assert told["keyhaus"]["engine"] == "memory"
+    assert told["keyhaus"]["durability"] == "none"
+    assert told["keyhaus"]["history"] == asker.database.store.history
+    assert told["keyhaus"]["fast_lane"] == "none"
+
+
+def test_clients_are_counted(asker: Asker) -> None:
+    PlainClient(asker.client.server, 2).letters = "xb"
+    clients = asker.ask("clients")["clients"]
+    assert (clients["connected_clients"], clients["blocked_clients"], clients["maxclients"]) == ("2", "1", "10000")
+
+
+def test_memory_is_measured(asker: Asker) -> None:
+    memory = asker.ask("memory")["memory"]
+    assert 1 << 20 < int(memory["used_memory"]) <= int(memory["used_memory_peak"])
+    assert memory["used_memory_human"].endswith("M")
+    assert memory["maxmemory_policy"] == "noeviction"
+
+
+def test_the_keyspace_lists_databases_with_keys(asker: Asker) -> None:
+    asker.database.run("MSET", "a", "1", "b", "2")
+    asker.database.run("SET", "c", "3", "PX", "100000")
+    assert asker.ask("keyspace")["keyspace"] == {"db0": "keys=3,expires=1,avg_ttl=0"}
+
+
+def test_the_counters_are_told_and_resetstat_clears_them(asker: Asker) -> None:
+    statistics = asker.client.server.statistics
+    statistics.commands, statistics.hits, statistics.misses = 7, 5, 3
+    statistics.count_error("SYNTAX")
+    statistics.calls["config|get"] = [4, 1, 2, 10]
+    asker.database.store.expired_keys = 9
+    told = asker.ask("stats", "errorstats", "commandstats")
+    assert told["stats"]["total_commands_processed"] == "7"
+    assert (told["stats"]["keyspace_hits"], told["stats"]["keyspace_misses"]) == ("5", "3")
+    assert told["stats"]["expired_keys"] == "9"
+    assert told["stats"]["total_error_replies"] == "1"
+    assert told["errorstats"] == {"errorstat_SYNTAX": "count=1"}
+    assert told["commandstats"] == {
+        "cmdstat_config|get": "calls=4,usec=10,usec_per_call=2.50,rejected_calls=1,failed_calls=2"
+    }
+    assert asker.database.run("CONFIG", "RESETSTAT") == "OK"
+    told = asker.ask("stats", "commandstats")
+    assert told["stats"]["total_commands_processed"] == told["stats"]["expired_keys"] == "0"
+    assert told["commandstats"] == {}
+
+
+def test_a_poisoned_store_is_told_of(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = asker.database.store.statistics()
+    poisoned = {**facts, "engine": "durable", "poisoned": "write failed:\r\nno such device", "full": True, "synced": 12}
+    monkeypatch.setattr(asker.database.store, "statistics", lambda: poisoned)
+    told = asker.ask("persistence", "keyhaus")
+    assert told["persistence"]["aof_last_write_status"] == "err"
+    assert told["persistence"]["aof_enabled"] == "1"
+    assert told["keyhaus"]["poisoned"] == "write failed: no such device"
+    assert told["keyhaus"]["writes_refused"] == "1"
+    assert told["keyhaus"]["synced_seqno"] == "12"
+    assert told["keyhaus"]["durability"] == "always"
+
+
+def test_info_depends_on_nothing(asker: Asker) -> None:
+    asker.database.run("SET", "a", "1")
+    asker.text()
+    assert asker.database.tx.depends == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0B"), (512, "512B"), (1536, "1.50K"), (3 << 30, "3.00G"), (1 << 50, "1.00P"), (1 << 40, "1.00T")],
+)
+def test_bytes_are_shortened_as_redis_does(count: int, text: str) -> None:
+    assert human_bytes(count) == text
