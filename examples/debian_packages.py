@@ -96,21 +96,16 @@ def show(client: redis.Redis, name: str, console: Console) -> None:
     found = list(under(client, f"package:{name}"))
     took_ms = (time.perf_counter() - began) * 1000
     table = Table(title=f"{name}*: {len(found)} packages in {took_ms:.1f} ms")
-    rows = [
-        (
+    for column in ("package", "version", "kB"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "kB" else "left")
+    table.add_column("description")
+    for _, fields in found:
+        table.add_row(
             fields["Package"],
             fields.get("Version", ""),
             fields.get("Installed-Size", ""),
             (fields.get("Description") or fields.get("Description-en") or "").partition("\n")[0],
         )
-        for _, fields in found
-    ]
-    for number, (head, justify) in enumerate((("package", "left"), ("version", "left"), ("kB", "right"))):
-        width = max((len(row[number]) for row in rows), default=0)
-        table.add_column(head, justify=justify, min_width=width, no_wrap=True)
-    table.add_column("description", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
     console.print(table)
 
 

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from keyhaus.protocol.resp import RespCodec
-from tests.support.oracle import RedisServer, redis_server
+from tests.support.processes import HOST, redis_server
 from tests.support.surroundings import PlainClient, Surrounded
+from tests.support.wire import Wire, parsed
 
+OBJECT_KEYS = ("i", "e", "r", "s", "big", "zz", "n", "m", "nine", "min", "none")
 SCRIPTS = {
     "ping": ["PING", "PING a", "PING a b", "ping ''"],
     "echo": ["ECHO", "ECHO a", "ECHO a b"],
@@ -54,14 +56,24 @@ SCRIPTS = {
     "reset": ["RESET x", "CLIENT SETNAME foo"],
     "config": [
         *("CONFIG", "CONFIG FOO", "CONFIG GET", "CONFIG GET save", "CONFIG GET SAVE", "CONFIG GET a b c"),
-        *("CONFIG GET appendfsync", "CONFIG GET timeout TIMEOUT timeou*", "CONFIG GET [st]imeout", "CONFIG GET maxmemory"),
+        *(
+            "CONFIG GET appendfsync",
+            "CONFIG GET timeout TIMEOUT timeou*",
+            "CONFIG GET [st]imeout",
+            "CONFIG GET maxmemory",
+        ),
         *("CONFIG GET maxmemory-policy", "CONFIG GET databases", "CONFIG GET notify-keyspace-events"),
         *("CONFIG SET", "CONFIG SET a", "CONFIG SET a b", "CONFIG SET a b c", "CONFIG SET maxclients abc"),
         *("CONFIG SET MaxClients 0", "CONFIG SET databases 3", "CONFIG SET DATABASES 3", "CONFIG SET daemonize yes"),
         *("CONFIG SET maxclients 100 maxclients 200", "CONFIG SET timeout 5 TIMEOUT 6", "CONFIG SET timeou* 1"),
         *("CONFIG SET timeout 5 TIMEOUT 6 foo 3", "CONFIG SET timeout x timeout y", "CONFIG SET foo 1 bar 2"),
         *("CONFIG SET timeout x daemonize yes", "CONFIG SET timeout x foo 1", "CONFIG SET timeout 100 maxclients abc"),
-        *("CONFIG GET timeout", "CONFIG SET timeout 100 slowlog-max-len 5", "CONFIG GET timeout", "CONFIG SET timeout 0"),
+        *(
+            "CONFIG GET timeout",
+            "CONFIG SET timeout 100 slowlog-max-len 5",
+            "CONFIG GET timeout",
+            "CONFIG SET timeout 0",
+        ),
         *("CONFIG SET appendfsync foo", "CONFIG SET appendfsync No", "CONFIG GET AppendFsync appendfsync"),
         *("CONFIG SET appendfsync ALWAYS", "CONFIG GET appendfsync", "CONFIG SET enable-debug-command yes"),
         *("CONFIG SET timeout -1", "CONFIG SET slowlog-log-slower-than -5", "CONFIG SET slowlog-max-len -5"),
@@ -85,7 +97,17 @@ SCRIPTS = {
     "debug": ["DEBUG", "DEBUG SLEEP 0", "DEBUG FOO", "DEBUG HELP"],
     "databases": [
         *("DBSIZE", "DBSIZE x", "SET k v", "DBSIZE", "SELECT 1", "SET k w", "SET l w", "SWAPDB 0 1", "DBSIZE", "GET k"),
-        *("SWAPDB 1 1", "GET k", "FLUSHDB x", "FLUSHDB SYNC x", "FLUSHDB", "DBSIZE", "SELECT 0", "DBSIZE", "FLUSHALL async"),
+        *(
+            "SWAPDB 1 1",
+            "GET k",
+            "FLUSHDB x",
+            "FLUSHDB SYNC x",
+            "FLUSHDB",
+            "DBSIZE",
+            "SELECT 0",
+            "DBSIZE",
+            "FLUSHALL async",
+        ),
         *("DBSIZE", "FLUSHALL ASYNC SYNC", "SWAPDB", "SWAPDB a b", "SWAPDB 0 b", "SWAPDB 0 16", "SWAPDB -1 0"),
         *("SWAPDB 99 0", "SWAPDB 0 99999999999999999999", "SWAPDB 99999999999999999999 0", "SWAPDB 4294967296 0"),
         *("SWAPDB 0 4294967296", "TIME x"),
@@ -93,14 +115,26 @@ SCRIPTS = {
     "object": [
         *("SET i 123", "SET e hello", f"SET r {'a' * 45}", f"SET s {'a' * 44}", "SET big 99999999999999999999"),
         *("SET zz 007", "SET n -5", "SET m 10000", "SET nine 9999", "SET min -9223372036854775808", "SET empty ''"),
-        *(f"OBJECT {word} {key}" for word in ("ENCODING", "REFCOUNT") for key in "i e r s big zz n m nine min none".split()),
+        *(f"OBJECT {word} {key}" for word in ("ENCODING", "REFCOUNT") for key in OBJECT_KEYS),
         *("OBJECT ENCODING empty", "INCR i", "OBJECT ENCODING i", "OBJECT REFCOUNT i", "OBJECT IDLETIME none"),
         *("OBJECT FREQ e", "OBJECT FREQ none", "OBJECT FOO x", "OBJECT", "OBJECT ENCODING a b", "OBJECT ENCODING"),
         *("OBJECT HELP x", "FLUSHALL"),
     ],
     "memory": [
-        *("MEMORY", "MEMORY FOO", "MEMORY USAGE none", "MEMORY USAGE", "MEMORY USAGE i SAMPLES x", "MEMORY USAGE i FOO 5"),
-        *("MEMORY USAGE i SAMPLES -1", "MEMORY USAGE i SAMPLES", "MEMORY USAGE i SAMPLES 5 SAMPLES 3", "MEMORY USAGE i b"),
+        *(
+            "MEMORY",
+            "MEMORY FOO",
+            "MEMORY USAGE none",
+            "MEMORY USAGE",
+            "MEMORY USAGE i SAMPLES x",
+            "MEMORY USAGE i FOO 5",
+        ),
+        *(
+            "MEMORY USAGE i SAMPLES -1",
+            "MEMORY USAGE i SAMPLES",
+            "MEMORY USAGE i SAMPLES 5 SAMPLES 3",
+            "MEMORY USAGE i b",
+        ),
         "MEMORY USAGE i SAMPLES 99999999999999999999",
     ],
     "command": [
@@ -120,10 +154,10 @@ SCRIPTS = {
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     # Where both can be set alike from outside, they are.
-    with redis_server("--appendfsync", "always", "--slowlog-log-slower-than", "-1", "--proto-max-bulk-len", "512mb") as it:
-        yield it
+    with redis_server(tmp_path_factory.mktemp("redis"), "--appendfsync", "always") as port:
+        yield port
 
 
 class Mine:
@@ -136,7 +170,7 @@ class Mine:
         self._client.protocol = protocol
         self._codec = RespCodec()
 
-    def ask(self, words: list[str]) -> bytes:
+    def ask(self, words: list[bytes]) -> bytes:
         reply = self._database.run(*words)
         # Choosing a database is the session's part.
         self._database.tx.database = self._client.database
@@ -146,13 +180,14 @@ class Mine:
 
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_replies_are_those_of_redis(name: str, protocol: int, redis: RedisServer) -> None:
-    theirs = redis.connect(protocol)
-    mine = Mine(int(theirs.call("CLIENT", "ID")), protocol)
+def test_replies_are_those_of_redis(name: str, protocol: int, redis_port: int) -> None:
     wrong = []
-    for line in SCRIPTS[name]:
-        words = shlex.split(line)
-        expected, got = theirs.ask(*words), mine.ask(words)
-        if expected != got:
-            wrong.append((line, expected, got))
+    with Wire(HOST, redis_port) as theirs:
+        theirs.call(b"HELLO", b"%d" % protocol)
+        mine = Mine(parsed(theirs.call(b"CLIENT", b"ID"))[0].plain(), protocol)
+        for line in SCRIPTS[name]:
+            words = [word.encode() for word in shlex.split(line)]
+            expected, got = theirs.call(*words), mine.ask(words)
+            if expected != got:
+                wrong.append((line, expected, got))
     assert not wrong

@@ -1,4 +1,4 @@
-"""Servers as processes of their own, on loopback, in directories of their own; they end with the test that started them.
+"""Servers as processes of their own, on loopback, in directories of their own, ended with the test that started them.
 
 A server is ready when it says so on standard output; nothing sleeps and guesses. Each is ended by its own process id.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -114,7 +115,7 @@ def free_port() -> int:
 def redis_server(directory: Path, *options: str) -> Iterator[int]:
     """A redis-server that keeps nothing on disk; its port. Skips the test, or in CI fails it, where there is none."""
     program = require_program("redis-server")
-    settings = ("--save", "", "--appendonly", "no", "--enable-debug-command", "no", "--daemonize", "no", "--logfile", "")
+    settings = shlex.split("--save '' --appendonly no --enable-debug-command no --daemonize no --logfile ''")
     for attempt in range(5):
         port = free_port()
         command = (program, "--bind", HOST, "--port", str(port), *settings, *options, "--dir", str(directory))

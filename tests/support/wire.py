@@ -12,7 +12,7 @@ TIMEOUT_SECONDS: Final = 30.0
 
 
 class Node(NamedTuple):
-    """A reply: its mark, and its bytes, its parts, or None for the nulls of RESP2."""
+    """A reply: its mark, and its bytes, its parts, or None for a null."""
 
     mark: bytes
     content: Any
@@ -21,9 +21,7 @@ class Node(NamedTuple):
         """Without marks, as a client's user sees it; maps as lists of their keys and values in turn."""
         if isinstance(self.content, list):
             return [node.plain() for node in self.content]
-        if self.mark == b":":
-            return int(self.content)
-        return None if self.mark == b"_" else self.content
+        return int(self.content) if self.mark == b":" else self.content
 
 
 class _Incomplete(Exception):
@@ -59,7 +57,7 @@ def parsed(data: bytes, at: int = 0) -> tuple[Node, int]:
             nodes.append(node)
         return Node(mark, nodes), at
     assert mark in (b"+", b"-", b":", b"_", b"#", b",", b"("), data[at - 20 : at + 20]
-    return Node(mark, line), at
+    return Node(mark, None if mark == b"_" else line), at
 
 
 class Wire:

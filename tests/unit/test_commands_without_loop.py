@@ -313,7 +313,7 @@ SCENARIOS: dict[str, list[tuple[str, Any]]] = {
         ("EXISTS k", 0),
     ],
     "PEXPIRE": [("SET k v", OK), ("PEXPIRE k 1500", 1), ("PTTL k", 1500), ("TTL k", 2), ("PEXPIRE k 0", 1)],
-    "EXPIREAT": [("SET k v", OK), (f"EXPIREAT k {_BEGIN_S + 3}", 1), ("TTL k", 3), ("EXPIREAT k 1", 1), ("GET k", None)],
+    "EXPIREAT": [("SET k v", OK), (f"EXPIREAT k {_BEGIN_S + 3}", 1), ("TTL k", 3), ("EXPIREAT k 1", 1), ("TTL k", -2)],
     "PEXPIREAT": [("SET k v", OK), (f"PEXPIREAT k {BEGIN_MS + 3}", 1), ("PTTL k", 3)],
     "TTL": [("TTL k", -2), ("SET k v", OK), ("TTL k", -1), ("PEXPIRE k 1499", 1), ("TTL k", 1)],
     "PTTL": [("PTTL k", -2), ("SET k v", OK), ("PTTL k", -1)],

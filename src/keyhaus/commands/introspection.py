@@ -17,42 +17,49 @@ from keyhaus.store.transaction import Transaction
 
 GROUP: Final = "server"
 
+# Both in Redis' order, so that what both say alike is alike byte for byte.
 _WIRE_FLAGS: Final = {
-    Flag.READ: "readonly",
     Flag.WRITE: "write",
+    Flag.READ: "readonly",
     Flag.DENY_OOM: "denyoom",
     Flag.ADMIN: "admin",
     Flag.BLOCKING: "blocking",
+    Flag.SKIP_SLOWLOG: "skip_slowlog",
     Flag.FAST: "fast",
     Flag.NO_AUTH: "no_auth",
-    Flag.NO_MULTI: "no_multi",
-    Flag.SKIP_SLOWLOG: "skip_slowlog",
     Flag.MOVABLE_KEYS: "movablekeys",
+    Flag.NO_MULTI: "no_multi",
 }
+_CATEGORIES: Final = (
+    *("keyspace", "read", "write", "string", "admin", "fast", "slow", "blocking", "dangerous", "connection"),
+    "transaction",
+)
 _GROUP_CATEGORIES: Final = {
     "string": "string",
     "generic": "keyspace",
     "connection": "connection",
     "transactions": "transaction",
 }
+_FLAG_CATEGORIES: Final = {
+    Flag.READ: "read",
+    Flag.WRITE: "write",
+    Flag.ADMIN: "admin",
+    Flag.ADMIN | Flag.DANGEROUS: "dangerous",
+    Flag.BLOCKING: "blocking",
+    Flag.FAST: "fast",
+}
 
 
 def categories(spec: CommandSpec) -> list[str]:
     """A command's categories as access control names them, without the @."""
-    flags = spec.flags
-    found = {
-        "read": bool(flags & Flag.READ),
-        "write": bool(flags & Flag.WRITE),
-        "admin": bool(flags & Flag.ADMIN),
-        "dangerous": bool(flags & (Flag.ADMIN | Flag.DANGEROUS)),
-        "blocking": bool(flags & Flag.BLOCKING),
-        "fast": bool(flags & Flag.FAST),
-        "slow": not flags & Flag.FAST,
-    }
-    category = _GROUP_CATEGORIES.get(spec.group)
-    if category is None and flags & (Flag.READ | Flag.WRITE) and spec.keys is None:
-        category = "keyspace"  # DBSIZE, FLUSHALL, …: about all keys
-    return ([category] if category else []) + [name for name, holds in found.items() if holds]
+    found = {category for flags, category in _FLAG_CATEGORIES.items() if spec.flags & flags}
+    if not spec.flags & Flag.FAST:
+        found.add("slow")
+    if spec.group in _GROUP_CATEGORIES:
+        found.add(_GROUP_CATEGORIES[spec.group])
+    elif spec.flags & (Flag.READ | Flag.WRITE) and spec.keys is None:
+        found.add("keyspace")  # DBSIZE, FLUSHALL, …: about all keys
+    return [category for category in _CATEGORIES if category in found]
 
 
 def _info(spec: CommandSpec) -> list[Any]:

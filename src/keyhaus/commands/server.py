@@ -163,14 +163,14 @@ async def waitaof(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if local:
         # The reply is what waits (C3): it leaves once all that it speaks of is synced.
         tx.depends = max(tx.depends, target)
-        tx.waits_for_sync = True
+        tx.waits_for_sync = tx.depends > store.synced
     return [1 if local or (durable and store.synced >= target) else 0, 0]
 
 
 @command(
     "DEBUG",
     -2,
-    Flag.CONNECTION | Flag.ADMIN | Flag.DANGEROUS | Flag.NO_MULTI,
+    Flag.CONNECTION | Flag.ADMIN | Flag.DANGEROUS,
     summary="DEBUG SLEEP lets the connection wait; other clients go on.",
     since="1.0.0",
     group=GROUP,
@@ -187,7 +187,7 @@ async def debug(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if args[1].upper() != b"SLEEP" or len(args) != 3:
         raise Syntax(b"unknown subcommand or wrong number of arguments for '%s'. Try DEBUG HELP." % args[1][:128])
     seconds = _seconds(args[2])
-    if seconds > 0:
+    if seconds > 0 and not context.in_multi:  # EXEC's commands run without a pause
         await Wait(seconds * 1000)
     return OK
 

@@ -15,20 +15,44 @@ from keyhaus.core.statistics import Statistics
 class ClientView(Protocol):
     """One client, as CLIENT LIST and CLIENT KILL see it."""
 
-    id: int
     name: bytes
-    user: str
-    database: int
-    protocol: int
-    address: str
-    local_address: str
-    descriptor: int
     library_name: bytes
     library_version: bytes
-    connected_ns: int
-    active_ns: int  # when its last command ran; like connected_ns on the server's monotonic clock
-    last_command: str
     no_evict: bool
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def database(self) -> int: ...
+
+    @property
+    def protocol(self) -> int: ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def local_address(self) -> str: ...
+
+    @property
+    def descriptor(self) -> int: ...
+
+    @property
+    def connected_ns(self) -> int:
+        """When it was connected, on the server's monotonic clock."""
+        ...
+
+    @property
+    def active_ns(self) -> int:
+        """When its last command ran, on the same clock."""
+        ...
+
+    @property
+    def last_command(self) -> str: ...
 
     def flag_letters(self) -> str:
         """CLIENT LIST's flags: N for none, x in MULTI, b blocked, …"""
@@ -52,9 +76,15 @@ class Server(Protocol):
 
     settings: Settings
     statistics: Statistics
-    run_id: str
-    history: str
-    started_ns: int
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def history(self) -> str: ...
+
+    @property
+    def started_ns(self) -> int: ...
 
     def clients(self) -> list[ClientView]: ...
 
@@ -68,7 +98,8 @@ class Server(Protocol):
 class Context(ClientView, Protocol):
     """The session that runs a command; it is itself a client."""
 
-    server: Server
+    @property
+    def server(self) -> Server: ...
 
     def select(self, database: int) -> None: ...
 
@@ -93,7 +124,10 @@ class Context(ClientView, Protocol):
         ...
 
     # MULTI, EXEC, DISCARD, WATCH
-    in_multi: bool  # a command that could be queued and sees this is run by EXEC, and may not wait for anything
+    @property
+    def in_multi(self) -> bool:
+        """Between MULTI and the end of EXEC: a command that could be queued and sees it may not wait for anything."""
+        ...
 
     def begin_multi(self) -> None: ...
 

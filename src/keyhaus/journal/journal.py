@@ -107,6 +107,7 @@ class Journal:
         self._closing: Callable[[BaseException | None], None] | None = None
         self._room = Wait()
         self._waiters: list[Callable[[], None]] = []
+        self._fits = 0
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
         self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
@@ -133,9 +134,11 @@ class Journal:
             DiskFull: There is no room and none is being made; nothing was done.
             Poisoned: Nothing may be written any more.
         """
+        open_bytes = self._open_bytes + size
+        if open_bytes <= self._fits:
+            return None
         if self.poisoned is not None:
             raise self.poisoned
-        open_bytes = self._open_bytes + size
         if self._parts and open_bytes > limits.GROUP_BYTES_PAUSE:
             return self._room
         if self.last - self.synced >= limits.UNSYNCED_COMMITS_MAX:
@@ -153,6 +156,13 @@ class Journal:
         if self.preparer.refuses is not None:
             raise DiskFull(self.preparer.refuses)
         return self._room
+
+    def _measure(self) -> None:
+        """How large the next open group may grow without another look: the common case of `room`."""
+        unsynced = limits.UNSYNCED_COMMITS_MAX - (self.last - self.synced)
+        end = self._end_of(self._segment, False) - self._block - align(self._offset, self._block)
+        smallest = layout.FRAME_BYTES
+        self._fits = min(limits.GROUP_BYTES_PAUSE, end - GROUP_BYTES, unsynced * smallest)
 
     def _end_of(self, segment: Segment, frees: bool) -> int:
         """Up to where commits may go: the last block is the end mark's, and a reserve is for what deletes."""
@@ -235,6 +245,7 @@ class Journal:
         self._new_block = False
         self._marked = self.synced
         self._parts, self._open_bytes = [], 0
+        self._measure()
         self.groups += 1
         self.on_group(self.last)
         return _Write(self._disk, self._segment, offset, data, self.last, sync, seal, manifest)
@@ -349,6 +360,7 @@ class Journal:
         data = layout.group(self._segment.epoch, self.last + 1, self.last, self._clock(), self.synced, IDLE, b"")
         self._marked = self.synced
         self._offset, self._new_block = offset + self._block, False
+        self._measure()
         self._busy = True
         padded = data.ljust(self._block, b"\0")
         job = _Write(self._disk, self._segment, offset, padded, self.last, False)
@@ -363,7 +375,7 @@ class Journal:
                 f"the journal could not be written ({error}): what was not confirmed may or may not be there after a "
                 "restart; reads of what is on disk go on; mend the disk, then restart"
             )
-        self._parts, self._open_bytes = [], 0
+        self._parts, self._open_bytes, self._fits = [], 0, 0
         self._settle()
 
     # room given back, and the end

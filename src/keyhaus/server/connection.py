@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from keyhaus.core.errors import Error
 from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
-from keyhaus.core.request import NEED_DATA
+from keyhaus.core.request import NeedData
 from keyhaus.core.wait import Wait
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.server.peer import address_of
@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._hub = server.hub
         self._store = server.hub.store
+        self._statistics = server.hub.statistics
         settings = server.hub.settings
         self.codec = RespCodec(
             inline=inline,
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._session is None or self._ended:
             return
-        self._hub.statistics.input_bytes += len(data)
+        self._statistics.input_bytes += len(data)
         self.codec.feed(data)
         self._pump()
 
@@ -130,44 +131,51 @@ class Connection(asyncio.Protocol):
     # executing
 
     def _blocked(self) -> bool:
-        if self._waiting is not None or self._write_paused or self._held_bytes > OUTPUT_BYTES_PAUSE:
-            return True
-        return self._transport is None or self._transport.get_write_buffer_size() > OUTPUT_BYTES_PAUSE
+        return self._waiting is not None or self._write_paused or self._held_bytes > OUTPUT_BYTES_PAUSE
 
     def _pump(self) -> None:
         """Executes what has been received, as far as it may."""
         session = self._session
         if session is None or self._pumping:
             return
-        self._pumping = True
-        try:
-            if not self._blocked() and not self._ended and self._burst(session):
-                # A large answer: let it go out, and the other clients come in between.
-                self._server.loop.call_soon(self._pump)
-        finally:
-            self._pumping = False
-        self._watch_input()
-        self._close_if_done()
+        if not self._blocked() and not self._ended:
+            self._pumping = True
+            try:
+                if self._burst(session):
+                    # A large answer: let it go out, and the other clients come in between.
+                    self._server.loop.call_soon(self._pump)
+            finally:
+                self._pumping = False
+        if self._ended:
+            self._close_if_done()
+        elif self._read_paused or self._blocked():
+            self._watch_input()
 
     def _burst(self, session: ClientSession) -> bool:
         """Executes requests until something is in the way, and writes their replies; whether to go on at once."""
-        hub, next_request, encode, execute = self._hub, self.codec.next_request, self.codec.encode, session.execute
+        hub, codec = self._hub, self.codec
+        ready, encode, execute = codec.ready, codec.encode, session.execute
         clock, held, count = hub.monotonic_ns, self._held, hub.count
         synced, slow_ns = self._store.synced, hub.limit_slow_us * 1000
+        plain = hub.always and self._store.poisoned is None  # what is not synced is held, whatever it is
         out: list[bytes] = []
-        size = run = 0
+        size = run = need = 0
         more = False
         before = run_start = session.active_ns = clock()
         spec = session.spec
         while True:
-            try:
-                request = next_request()
-            except Error as error:
-                self._break(error, out)
-                break
-            if request is NEED_DATA:
-                break
-            reply = execute(request)  # type: ignore[arg-type]
+            if ready:
+                request = ready.popleft()
+            else:
+                try:
+                    following = codec.next_request()
+                except Error as error:
+                    self._break(error, out)
+                    break
+                if isinstance(following, NeedData):
+                    break
+                request = following
+            reply = execute(request)
             if session.spec is not spec:
                 # Runs of one command are counted at once: most pipelines are such runs.
                 count(spec, run, before - run_start)
@@ -183,7 +191,13 @@ class Connection(asyncio.Protocol):
             if session.muted and session.mutes():
                 continue
             if session.depends > synced or held:
-                self._hold(session, reply, out)
+                if plain:
+                    data = encode(reply)
+                    held.append((session.depends, True, data))
+                    self._held_bytes += len(data)
+                    need = max(need, session.depends)
+                else:
+                    self._hold(session, reply, out)
                 more = self._held_bytes > OUTPUT_BYTES_PAUSE
             else:
                 data = encode(reply)
@@ -196,14 +210,16 @@ class Connection(asyncio.Protocol):
             if more:
                 break
         count(spec, run, before - run_start)
+        if need:
+            self._await_sync(need)
         if out:
-            self._write(b"".join(out))
+            self._write(b"".join(out) if len(out) > 1 else out[0])
         return more
 
     def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
         """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
         store, depends = self._store, session.depends
-        needs_sync = self._hub.always or session.waits_for_sync
+        needs_sync = session.wants_sync() or self._hub.always
         poisoned = store.poisoned
         if poisoned is not None and depends > store.synced:
             reply = poisoned
@@ -214,13 +230,24 @@ class Connection(asyncio.Protocol):
             return
         self._held.append((depends, needs_sync, data))
         self._held_bytes += len(data)
-        journal = store.journal
+        if needs_sync:
+            self._await_sync(depends)
+        elif not self._registered:
+            self._await_progress()
+
+    def _await_sync(self, seqno: int) -> None:
+        """Somebody waits for a sync of `seqno`, so one is asked for (C3)."""
+        journal = self._store.journal
         assert journal is not None
-        if needs_sync and depends > store.synced:
-            journal.demand(depends)
+        if seqno > self._store.synced:
+            journal.demand(seqno)
         if not self._registered:
-            self._registered = True
-            journal.wait(self._release)
+            self._await_progress()
+
+    def _await_progress(self) -> None:
+        assert self._store.journal is not None
+        self._registered = True
+        self._store.journal.wait(self._release)
 
     def _release(self) -> None:
         """A mark has moved: sends what may leave now."""
@@ -243,14 +270,13 @@ class Connection(asyncio.Protocol):
         if out:
             self._write(b"".join(out))
         if held:
-            self._registered = True
-            assert store.journal is not None
-            store.journal.wait(self._release)
-        self._pump()
+            self._await_progress()
+        if self._ended or self.codec.ready or self.codec.buffered():
+            self._pump()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
-            self._hub.statistics.output_bytes += len(data)
+            self._statistics.output_bytes += len(data)
             self._transport.write(data)
 
     def _slow(self, session: ClientSession, request: Any, elapsed_ns: int) -> None:

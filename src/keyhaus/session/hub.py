@@ -64,9 +64,12 @@ class Hub:
     def count(self, spec: CommandSpec | None, calls: int, elapsed_ns: int) -> None:
         """Counts a run of one command."""
         if calls:
-            self.statistics.commands += calls
+            statistics = self.statistics
+            statistics.commands += calls
             if spec is not None:
-                entry = self.statistics.calls.setdefault(spec.wire_name, [0, 0, 0, 0])
+                entry = statistics.calls.get(spec.wire_name)
+                if entry is None:
+                    entry = statistics.calls[spec.wire_name] = [0, 0, 0, 0]
                 entry[0] += calls
                 entry[3] += elapsed_ns // 1000
 

@@ -3,7 +3,7 @@
 `execute` runs a request up to its reply, or up to the first thing that it has to wait for: then it gives the `Wait`,
 and `resume` goes on from there. Whoever drives the session (the server's loop, an embedded thread, a test) keeps the
 order: nothing else of this session is executed before the reply. After each reply `depends` says which seqno it
-depends on, and `waits_for_sync` whether it needs that one synced whatever the session's durability is (C2, C3).
+depends on, and `wants_sync` whether it needs that one synced whatever the durability is (C2, C3).
 
 A command that finds no room in the journal is run again from the start once there is some: nothing of it has happened.
 """
@@ -74,7 +74,7 @@ class Session:
         """Runs a request: its reply, or the Wait that `resume` is to follow."""
         try:
             spec = _KNOWN.get(args[0])
-            if spec is None or not spec.accepts(len(args)):
+            if spec is None or (spec.arity != len(args) and (spec.arity >= 0 or len(args) < -spec.arity)):
                 spec = _find(args)
         except Error as error:
             self.spec = None
@@ -86,19 +86,16 @@ class Session:
         if self.in_multi and not spec.flags & Flag.CONTROL:
             self.depends = 0
             return self._enqueue(spec, args)
-        handler = spec.handler
-        assert handler is not None
         tx = self._tx
-        tx.begin()
-        running = handler(tx, args, self)  # type: ignore[arg-type]
+        tx.depends = tx.started = 0
+        running = spec.handler(tx, args, self)  # type: ignore[misc,arg-type]
         try:
             wait = running.send(None)
         except StopIteration as stop:
-            reply = stop.value
             if tx.operations or tx.carries_time:
-                return self._commit(spec, args, reply)
+                return self._commit(spec, args, stop.value)
             self.depends = tx.depends
-            return reply
+            return stop.value
         except Error as error:
             return self._undo(spec, args, error)
         self._running = self._finish(spec, args, running, wait)
@@ -125,7 +122,8 @@ class Session:
             self.depends = self._tx.depends
             return self._failed(error)
         if wait is None:
-            return self._done(reply)
+            self.depends = self._tx.depends
+            return reply
         self._running = self._again(spec, args, wait)
         return self._step()
 
@@ -313,10 +311,10 @@ class Session:
 
     # who it is
 
-    @property
-    def waits_for_sync(self) -> bool:
-        """Whether the last reply needs what it depends on synced, whatever the durability is."""
-        return self._tx.waits_for_sync
+    def wants_sync(self) -> bool:
+        """Whether the reply that has just been given needs what it depends on synced, whatever the durability is."""
+        wanted, self._tx.waits_for_sync = self._tx.waits_for_sync, False
+        return wanted
 
     @property
     def database(self) -> int:

@@ -137,14 +137,20 @@ class Store:
         operations = transaction.operations
         if self._refusal is not None:
             raise self._refusal
-        now = transaction.now()
+        now = transaction.started or transaction.now()
         seqno = self.last + 1
         journal = self.journal
         if journal is None:
-            self._check_size(sum(len(part) for entry in operations for part in entry[2:4] if type(part) is bytes))
+            size = 0
+            for entry in operations:
+                if entry[0] == PUT:
+                    size += len(entry[2]) + len(entry[3])
+            if size > self._max_bytes:
+                raise self._too_large(size)
         else:
             frame = layout.frame(seqno, now, operations)
-            self._check_size(len(frame))
+            if len(frame) > self._max_bytes:
+                raise self._too_large(len(frame))
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = journal.room(len(frame), frees)
             if wait is not None:
@@ -152,42 +158,39 @@ class Store:
             journal.append(seqno, frame)
             if self._everysec:
                 journal.sync_within_a_second()
-        self.last = seqno
+        self.last = transaction.depends = seqno
         self._apply(seqno, now, operations)
-        transaction.depends = seqno
         return None
 
-    def _check_size(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise TransactionTooLarge(
-                f"the write has {size} bytes, at most {self._max_bytes} are allowed (max-transaction-bytes)"
-            )
+    def _too_large(self, size: int) -> TransactionTooLarge:
+        return TransactionTooLarge(
+            f"the write has {size} bytes, at most {self._max_bytes} are allowed (max-transaction-bytes)"
+        )
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
-        spaces, watches = self.spaces, self.watches
-        for number, operation in enumerate(operations):
-            kind, database = operation[0], operation[1]
-            if kind == PUT:
-                _, _, key, value, expires, flags = operation
+        spaces, watches = self.spaces, self.watches.marks
+        number = 0
+        for operation in operations:
+            if operation[0] == PUT:
+                _, database, key, value, expires, flags = operation
                 if watches:
-                    watches.touch(database, key, deleted=False)
+                    self.watches.touch(database, key, deleted=False)
                 head = (seqno | flags << 56).to_bytes(8, "little")
                 if expires:
                     head += expires.to_bytes(8, "little", signed=True)
-                    spaces[database].put(key, head + value, expires)
                     self.sweeper.deadline(expires)
-                else:
-                    spaces[database].put(key, head + value, 0)
-            elif kind == DELETE or kind == LAPSE:
-                self._delete(seqno, database, operation[2], lapse=kind == LAPSE)
-            elif kind == FLUSH:
-                self._flush(seqno, number, database, now)
+                spaces[database].put(key, head + value, expires)
+            elif operation[0] == DELETE or operation[0] == LAPSE:
+                self._delete(seqno, operation[1], operation[2], lapse=operation[0] == LAPSE)
+            elif operation[0] == FLUSH:
+                self._flush(seqno, number, operation[1], now)
             else:
-                self._swap(seqno, database, operation[2], now)
+                self._swap(seqno, operation[1], operation[2], now)
+            number += 1
 
     def _delete(self, seqno: int, database: int, key: bytes, *, lapse: bool) -> None:
         space = self.spaces[database]
-        if self.watches:
+        if self.watches.marks:
             self.watches.touch(database, key, deleted=True)
         if self.journal is None:
             gone = space.delete(key, None)
@@ -201,7 +204,7 @@ class Store:
 
     def _flush(self, seqno: int, number: int, database: int, now: int) -> None:
         before = self.spaces[database]
-        if self.watches:
+        if self.watches.marks:
             self.watches.touch_all(database, before, None, now)
         self.spaces[database] = Keyspace((seqno, number))
         self.mapped[database] = seqno
@@ -209,7 +212,7 @@ class Store:
 
     def _swap(self, seqno: int, one: int, other: int, now: int) -> None:
         spaces, mapped = self.spaces, self.mapped
-        if self.watches:
+        if self.watches.marks:
             self.watches.touch_all(one, spaces[one], spaces[other], now)
             self.watches.touch_all(other, spaces[other], spaces[one], now)
         spaces[one], spaces[other] = spaces[other], spaces[one]

@@ -33,18 +33,19 @@ class Transaction:
         operations: What it will have done, in order.
         depends: The seqno that a reply of it depends on; 0 for nothing. After a commit, the commit's.
         carries_time: It rests on an expiry that no operation of it expresses: its commit is made, be it empty (S6).
+        started: Its time in milliseconds since 1970 once `now` was asked for, else 0.
         waits_for_sync: Its reply leaves only once it is synced, whatever durability the asker has (WAITAOF).
     """
 
     __slots__ = (
         "_applied",
-        "_now",
         "_own",
         "_spaces",
         "carries_time",
         "database",
         "depends",
         "operations",
+        "started",
         "store",
         "waits_for_sync",
     )
@@ -56,7 +57,7 @@ class Transaction:
         self.depends = 0
         self.carries_time = False
         self.waits_for_sync = False
-        self._now = 0
+        self.started = 0
         # What the operations up to `_applied` made of things: per database its own records (None: deleted), and the
         # generations that lie under the numbers where it flushed or swapped.
         self._own: dict[int, dict[bytes, Record | None]] = {}
@@ -67,9 +68,9 @@ class Transaction:
 
     def now(self) -> int:
         """The transaction's time in milliseconds since 1970: read once, so that all of it happens at one moment."""
-        if not self._now:
-            self._now = self.store.now()
-        return self._now
+        if not self.started:
+            self.started = self.store.now()
+        return self.started
 
     def get(self, key: bytes) -> Record | None:
         """The record under a key, None where there is none or its time is over."""
@@ -293,22 +294,24 @@ class Transaction:
             return None
         wait = self.store.commit(self)
         if wait is None:
-            self.rollback()
+            self.operations = []
+            self.carries_time = False
+            if self._applied:
+                self._own, self._spaces, self._applied = {}, None, 0
         return wait
 
     def rollback(self) -> None:
         """Forgets what was not committed, so that it can be used again; what a reply depends on stays."""
         self.operations = []
         self.carries_time = False
-        self._now = 0
+        self.started = 0
         if self._applied:
             self._own, self._spaces, self._applied = {}, None, 0
 
     def begin(self) -> None:
         """Makes it ready for the next command."""
         self.depends = 0
-        self._now = 0
-        self.waits_for_sync = False
+        self.started = 0
 
 
 def _merged(keys: Iterator[bytes], own: list[bytes], reverse: bool) -> Iterator[bytes]:

@@ -41,28 +41,29 @@ class Mark:
 
 
 class Watches:
-    """All marks of a store, by the keys that they watch."""
+    """All marks of a store.
+
+    Attributes:
+        marks: By the (database, key) that they watch.
+    """
 
     def __init__(self) -> None:
-        self._marks: dict[_Key, set[Mark]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._marks)
+        self.marks: dict[_Key, set[Mark]] = {}
 
     def add(self, mark: Mark, database: int, keys: Iterable[bytes], space: Keyspace, now: int) -> None:
         for key in keys:
             entry = (database, key)
             if entry not in mark.keys:
                 mark.keys[entry] = _expired(space.records.get(key), now)
-                self._marks.setdefault(entry, set()).add(mark)
+                self.marks.setdefault(entry, set()).add(mark)
 
     def remove(self, mark: Mark) -> None:
         for entry in mark.keys:
-            marks = self._marks.get(entry)
+            marks = self.marks.get(entry)
             if marks is not None:
                 marks.discard(mark)
                 if not marks:
-                    del self._marks[entry]
+                    del self.marks[entry]
         mark.keys = {}
         mark.dirty = False
 
@@ -76,7 +77,7 @@ class Watches:
     def touch(self, database: int, key: bytes, *, deleted: bool) -> None:
         """A key is about to be changed, or deleted."""
         entry = (database, key)
-        for mark in self._marks.get(entry, ()):
+        for mark in self.marks.get(entry, ()):
             if mark.keys[entry] and deleted:
                 mark.keys[entry] = False
             else:
@@ -84,7 +85,7 @@ class Watches:
 
     def touch_all(self, database: int, before: Keyspace, after: Keyspace | None, now: int) -> None:
         """A database is about to be emptied (`after` is None) or to have another generation under its number."""
-        for entry, marks in self._marks.items():
+        for entry, marks in self.marks.items():
             if entry[0] != database:
                 continue
             was = _there(before, entry[1])
