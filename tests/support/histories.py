@@ -113,7 +113,7 @@ class World:
             self.settle()
             if closed:
                 break
-            if not self.ring():
+            if not self.spawn.ring():
                 raise Broken("STUCK while closing")
         self.note(f"stop: {closed}")
         self.disk.kill()
@@ -220,7 +220,7 @@ class World:
             if state.get(seqno) != value:
                 raise Broken(f"LOST {seqno}")
         if resurrected := self.dropped & set(state.values()):
-            raise Broken(f"RESURRECTED {sorted(resurrected)[0][:10]!r}")
+            raise Broken(f"RESURRECTED {min(resurrected)[:10]!r}")
         self.dropped |= {value for seqno, value in self.given.items() if state.get(seqno) != value}
         self.told.update(state)
 

@@ -144,12 +144,17 @@ class SimulatedDisk:
         self.step("rename", old)
         if new in self.inodes:
             self.room += len(self.inodes[new].cache)
-        self._change(lambda names: names.__setitem__(new, names.pop(old)) if old in names else None)
+
+        def change(names: dict[str, Inode]) -> None:
+            if old in names:
+                names[new] = names.pop(old)
+
+        self._change(change)
 
     def remove(self, name: str) -> None:
         self.step("remove", name)
         self.room += len(self.inodes[name].cache)
-        self._change(lambda names: names.pop(name, None) and None)
+        self._change(lambda names: names.__delitem__(name))
 
     def make_directory(self, name: str) -> None:
         pass
@@ -264,5 +269,5 @@ class SimulatedSpawn:
 
     def settle(self) -> None:
         """Runs turns and jobs until nothing is left but timers."""
-        while self.turn() or any([self.work(worker) for worker in self.workers]):
+        while self.turn() or sum(self.work(worker) for worker in self.workers):
             pass

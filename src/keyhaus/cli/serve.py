@@ -126,7 +126,9 @@ def _values(texts: dict[str, str | None]) -> dict[str, Any]:
         try:
             values[name.replace("-", "_")] = parse(name, text)
         except KeyError:
-            raise typer.BadParameter(f"there is no setting {name!r}; CONFIG GET * lists them", param_hint="--set") from None
+            raise typer.BadParameter(
+                f"there is no setting {name!r}; CONFIG GET * lists them", param_hint="--set"
+            ) from None
         except UserError as error:
             raise typer.BadParameter(f"{text!r}: {error.message}", param_hint=f"--{name}") from None
     return values

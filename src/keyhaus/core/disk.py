@@ -108,7 +108,11 @@ class OsFile:
         return os.fstat(self._fd).st_size
 
     def zero(self, start: int, end: int) -> None:
-        zeros = bytes(min(ZERO_STEP, max(0, end - start)))
+        if end <= start:
+            return
+        # A disk without room says so here, before anything is written.
+        os.posix_fallocate(self._fd, start, end - start)
+        zeros = bytes(min(ZERO_STEP, end - start))
         while start < end:
             step = min(len(zeros), end - start)
             self.write(zeros[:step], start)

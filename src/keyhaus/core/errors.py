@@ -1,7 +1,7 @@
 """The one tree of errors.
 
-Every error that a client can be told of is an `Error`. A class carries a stable `code`, which each codec maps to its own
-wire form once, and `retryable`: whether the same request may succeed if it is simply sent again.
+Every error that a client can be told of is an `Error`. A class carries a stable `code`, which each codec maps to its
+own wire form once, and `retryable`: whether the same request may succeed if it is simply sent again.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Attributed(NamedTuple):
 
 # Nested replies make a precise recursive alias unreadable for no gain: the codec checks each type it meets.
 Reply: TypeAlias = (
-    bytes | str | int | float | bool | None | list[Any] | dict[Any, Any] | NullArray | Verbatim | Attributed | Error
+    bytes | str | int | float | bool | list[Any] | dict[Any, Any] | NullArray | Verbatim | Attributed | Error | None
 )
 
 

@@ -148,9 +148,7 @@ def frame(seqno: int, unix_ms: int, operations: Sequence[Operation], transaction
         if operation[0] == PUT and not operation[4]:
             _, database, key, value, _, flags = operation
             length = _PUT_FRAME_BYTES + len(key) + len(value)
-            head = _PUT_FRAME.pack(
-                length, seqno, unix_ms, 0, 1, PUT, database, flags, 0, len(key), len(value)
-            )
+            head = _PUT_FRAME.pack(length, seqno, unix_ms, 0, 1, PUT, database, flags, 0, len(key), len(value))
             return head + key + value  # type: ignore[no-any-return]
     parts = [b"", transaction or b""]
     for operation in operations:

@@ -61,7 +61,8 @@ class _Write:
 
     def seal_segment(self) -> None:
         """J4: a sync proves only its own segment, so it comes before the first group of the next; J3: named first."""
-        assert self.seal is not None and self.manifest is not None
+        assert self.seal is not None
+        assert self.manifest is not None
         self.seal.file.sync()
         manifests.replace(self.disk, self.manifest)
 
@@ -114,7 +115,7 @@ class Journal:
         self.preparer = Preparer(disk, spawn, started, self._room_changed, segment_bytes, max_bytes, self._block)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """The size of all files that the manifest names."""
         return sum(self._sizes.values())
 
@@ -152,7 +153,7 @@ class Journal:
             return None
         if self._parts:
             return self._room  # once the open group is on its way, the commit may fit alone
-        self.preparer.want(total, self.bytes)
+        self.preparer.want(total, self.size)
         if self.preparer.refuses is not None:
             raise DiskFull(self.preparer.refuses)
         return self._room
@@ -165,11 +166,13 @@ class Journal:
         self._fits = min(limits.GROUP_BYTES_PAUSE, end - GROUP_BYTES, unsynced * smallest)
 
     def _end_of(self, segment: Segment, frees: bool) -> int:
-        """Up to where commits may go: the last block is the end mark's, and a reserve is for what deletes."""
+        """Up to where commits may go: behind it are the end mark's block, and what is kept for a full disk (J2)."""
         end = segment.bytes - self._block
+        if not self.preparer.has_spare(segment):
+            end -= segment.bytes // 8  # the next start can only build its fresh segment from what it cuts off here
         if frees or self.preparer.has_more(segment):
             return end
-        return end - min(limits.MIB, align(segment.bytes // 16, self._block))
+        return end - min(limits.MIB, segment.bytes // 16)
 
     def append(self, seqno: int, frame: bytes) -> None:
         """Adds a commit's frame to the open group; `room` has just said that it may."""
@@ -381,11 +384,9 @@ class Journal:
     # room given back, and the end
 
     def release(self, base_seqno: int) -> None:
-        """S1: everything up to `base_seqno` is durable elsewhere, so segments that hold nothing newer are given back."""
+        """S1: everything up to `base_seqno` is durable elsewhere: segments with nothing newer are given back."""
         lines = self.manifest.segments
-        keep = next(
-            (at for at in range(len(lines) - 1) if lines[at + 1].begins_after > base_seqno), len(lines) - 1
-        )
+        keep = next((at for at in range(len(lines) - 1) if lines[at + 1].begins_after > base_seqno), len(lines) - 1)
         if keep == 0 or self.poisoned is not None:
             return
         dropped, self.manifest = lines[:keep], replace(self.manifest, segments=lines[keep:])
@@ -396,7 +397,7 @@ class Journal:
                 return self._poison(error)
             for line in dropped:
                 del self._sizes[line.number]
-            self.preparer.recycle([line.name for line in dropped], self.bytes)
+            self.preparer.recycle([line.name for line in dropped], self.size)
 
         self._writer.submit(lambda: manifests.replace(self._disk, manifest), released)
 
@@ -439,7 +440,7 @@ class Journal:
 
     def statistics(self) -> dict[str, Any]:
         return {
-            "journal_bytes": self.bytes,
+            "journal_bytes": self.size,
             "journal_segments": len(self.manifest.segments),
             "groups": self.groups,
             "syncs": self.syncs,

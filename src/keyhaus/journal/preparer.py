@@ -50,7 +50,7 @@ class Preparer:
         names = disk.names(DIRECTORY)
         self._number = max([started.segment.number, *(segment_number(name) or 0 for name in names)])
         self._largest = max(segment_bytes, started.segment.bytes)
-        self._busy = self._closed = False
+        self._busy = self._closed = self._retrying = False
         self._worker = spawn.worker("journal-preparer")
         self._fill()
 
@@ -64,6 +64,10 @@ class Preparer:
     def _spare(self, other: Segment) -> bool:
         """Whether a spare stays when `other` is taken."""
         return any(segment is not other and segment.bytes >= other.bytes for segment in self._prepared)
+
+    def has_spare(self, segment: Segment) -> bool:
+        """Whether the next start finds a file to build its fresh segment from, should `segment` be the current one."""
+        return any(other is not segment for other in self._prepared)
 
     def has_more(self, segment: Segment) -> bool:
         """Whether another segment could follow this one without touching the spare."""
@@ -99,7 +103,7 @@ class Preparer:
             segment.file.close()
 
     def _fill(self) -> None:
-        if self._busy or self._closed:
+        if self._busy or self._closed or self._retrying:
             return
         large_enough = sum(segment.bytes >= self._largest for segment in self._prepared)
         if large_enough >= KEPT and not self._unused:
@@ -127,7 +131,8 @@ class Preparer:
             reason = "the disk is full" if room else f"no further segment can be prepared ({error})"
             self.refuses = f"{reason}: the write was refused and nothing was done; it will go on once there is room"
             if not self._closed:
-                self._spawn.later(RETRY_MS, self._fill)
+                self._retrying = True
+                self._spawn.later(RETRY_MS, self._retry)
         elif segment is not None:
             self.refuses = None
             if self._closed:
@@ -137,6 +142,10 @@ class Preparer:
                 self._prepared.sort(key=lambda entry: entry.bytes)
                 self._fill()
         self._on_change()
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._fill()
 
     def _submit_removal(self) -> None:
         """What is neither next nor spare gives its room back."""

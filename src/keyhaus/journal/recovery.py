@@ -8,6 +8,7 @@ the store and copies those that are not proven into a fresh segment, since a fil
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -168,7 +169,9 @@ def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[in
         ends.append(result.segment(line, layout.groups(data, line.epoch)))
     result.check()
     if manifest.segments and base_seqno > result.top:
-        raise Corruption(f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}", manifests.NAME, 0)
+        raise Corruption(
+            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}", manifests.NAME, 0
+        )
     return result, ends
 
 
@@ -230,7 +233,7 @@ def start(
         found.clock = max(found.clock, frame.unix_ms)
         if frame.seqno > proven:
             unproven.append((frame.seqno, raw))
-    last, offset, segment = _fresh(disk, random_bytes, before, found, proven, unproven, segment_bytes)
+    last, offset, segment = _fresh(disk, random_bytes, before, ends, found, proven, unproven, segment_bytes)
     older = tuple(
         replace(line, counts_to=proven if line.counts_to is None else min(line.counts_to, proven))
         for line in before.segments
@@ -251,6 +254,7 @@ def _fresh(
     disk: Disk,
     random_bytes: Callable[[int], bytes],
     before: Manifest,
+    ends: list[int],
     found: Walk,
     proven: int,
     unproven: list[tuple[int, bytes]],
@@ -259,15 +263,9 @@ def _fresh(
     """Builds and syncs the fresh segment: what is not proven once more, then the start record."""
     block = disk.block_bytes()
     rewritten = rewrites(unproven)
-    size = sum(align(GROUP_BYTES + sum(map(len, frames)), 64) for _, _, frames in rewritten)
+    size = sum(align(GROUP_BYTES + sum(map(len, frames)), layout.ALIGN_BYTES) for _, _, frames in rewritten)
     need = align(HEADER_BYTES, block) + align(size, block) + 3 * block
-    spares = unnamed(disk, before)
-    fitting = [name for name in spares if _size(disk, name) >= need]
-    numbers = [manifests.segment_number(name) or 0 for name in disk.names(DIRECTORY)]
-    number = 1 + max([0, *numbers, *(line.number for line in before.segments)])
-    recycled = min(fitting, key=lambda name: _size(disk, name)) if fitting else None
-    size_wanted = need if recycled else max(segment_bytes, need)
-    segment = prepare(disk, number, size_wanted, random_bytes, recycled)
+    segment = _room_for_fresh(disk, random_bytes, before, ends, need, segment_bytes)
     offset = align(HEADER_BYTES, block)
     try:
         for first, last, frames in rewritten:
@@ -283,6 +281,41 @@ def _fresh(
         segment.file.close()
         raise
     return first_after - 1, align(offset + len(group), block), segment
+
+
+def _room_for_fresh(
+    disk: Disk,
+    random_bytes: Callable[[int], bytes],
+    before: Manifest,
+    ends: list[int],
+    need: int,
+    segment_bytes: int,
+) -> Segment:
+    """A file for the fresh segment: one that lies unused, or a new one, on a full disk a small one (J2)."""
+    spares = unnamed(disk, before)
+    numbers = [manifests.segment_number(name) or 0 for name in disk.names(DIRECTORY)]
+    number = 1 + max([0, *numbers, *(line.number for line in before.segments)])
+    fitting = [name for name in spares if _size(disk, name) >= need]
+    if fitting:
+        return prepare(disk, number, need, random_bytes, min(fitting, key=lambda name: _size(disk, name)))
+    try:
+        return prepare(disk, number, max(segment_bytes, need), random_bytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    # What no manifest names, and what lies behind the last group that was read, is nobody's: it makes room.
+    for name in spares:
+        disk.remove(name)
+    for line, end in zip(before.segments, ends, strict=True):
+        _cut(disk, line, end)
+    size = max(segment_bytes, need)
+    while True:
+        try:
+            return prepare(disk, number, size, random_bytes)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or size == need:
+                raise
+            size = max(size // 2, need)
 
 
 def rewrites(unproven: list[tuple[int, bytes]]) -> list[tuple[int, int, list[bytes]]]:

@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._server.connections.discard(self)
+        self._server.forget(self)
         self._held.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -156,25 +156,15 @@ class Connection(asyncio.Protocol):
         hub, codec = self._hub, self.codec
         ready, encode, execute = codec.ready, codec.encode, session.execute
         clock, held, count = hub.monotonic_ns, self._held, hub.count
-        synced, slow_ns = self._store.synced, hub.limit_slow_us * 1000
+        synced, slow_ns = self._store.synced, hub.slow_ns
         plain = hub.always and self._store.poisoned is None  # what is not synced is held, whatever it is
         out: list[bytes] = []
         size = run = need = 0
         more = False
         before = run_start = session.active_ns = clock()
         spec = session.spec
-        while True:
-            if ready:
-                request = ready.popleft()
-            else:
-                try:
-                    following = codec.next_request()
-                except Error as error:
-                    self._break(error, out)
-                    break
-                if isinstance(following, NeedData):
-                    break
-                request = following
+        while ready or self._parse(out):
+            request = ready.popleft()
             reply = execute(request)
             if session.spec is not spec:
                 # Runs of one command are counted at once: most pipelines are such runs.
@@ -185,10 +175,13 @@ class Connection(asyncio.Protocol):
                 self._wait_for(reply)
                 break
             after = clock()
-            if after - before >= slow_ns >= 0:
-                self._slow(session, request, after - before)
+            if after - before >= slow_ns:
+                hub.note_slow(session, request, after - before)
             before = after
             if session.muted and session.mutes():
+                if session.closing:
+                    self._ended = True
+                    break
                 continue
             if session.depends > synced or held:
                 if plain:
@@ -210,11 +203,24 @@ class Connection(asyncio.Protocol):
             if more:
                 break
         count(spec, run, before - run_start)
+        session.count_reads()
         if need:
             self._await_sync(need)
         if out:
             self._write(b"".join(out) if len(out) > 1 else out[0])
         return more
+
+    def _parse(self, out: list[bytes]) -> bool:
+        """Whether there is a further request; it stands in the codec's `ready` then."""
+        try:
+            request = self.codec.next_request()
+        except Error as error:
+            self._break(error, out)
+            return False
+        if isinstance(request, NeedData):
+            return False
+        self.codec.ready.appendleft(request)
+        return True
 
     def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
         """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
@@ -278,11 +284,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._statistics.output_bytes += len(data)
             self._transport.write(data)
-
-    def _slow(self, session: ClientSession, request: Any, elapsed_ns: int) -> None:
-        self._hub.statistics.note_slow(
-            self._hub.unix_ms() // 1000, elapsed_ns // 1000, request, session.address, session.name
-        )
 
     def _break(self, error: Error, out: list[bytes]) -> None:
         """The stream can't be followed any more: says why, and closes once everything before has been said."""

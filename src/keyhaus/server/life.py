@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from keyhaus.core.clock import SystemClock
@@ -109,7 +110,7 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         store = Store.open(OsDisk(directory), spawn, settings=settings)
     except Corruption as error:
         raise StartFailed(
-            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before any repair"
+            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
         ) from error
     except OSError as error:
         hint = ": make room and start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -144,8 +145,6 @@ async def _listen(server: Server, address: Address) -> None:
 def say_ready(addresses: list[Address], as_json: bool) -> None:
     """The one line on standard output that says that connections are accepted, and where."""
     if as_json:
-        import msgspec
-
         text = msgspec.json.encode({"event": "ready", "addresses": [str(address) for address in addresses]}).decode()
     else:
         text = " ".join(("ready", *map(str, addresses)))

@@ -73,4 +73,3 @@ class Recognition(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-

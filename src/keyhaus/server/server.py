@@ -7,8 +7,10 @@ its end mark, and only then the process ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,7 +63,14 @@ class Server:
         self.unrecognised: set[Recognition] = set()
         self.addresses: list[Address] = []
         self._listeners: list[asyncio.Server] = []
+        self._drained = asyncio.Event()
         hub.own_facts = self._facts
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._drained.set()
 
     async def listen(self, address: Address) -> None:
         """Opens a port; port 0 picks a free one. Raises OSError."""
@@ -82,7 +91,12 @@ class Server:
     def _facts(self) -> dict[str, Any]:
         ports = [address.port for address in self.addresses]
         hosts = list(dict.fromkeys(address.host for address in self.addresses))
-        return {"tcp_port": ports[0] if ports else 0, "bind": " ".join(hosts), "fast_lane": "none"}
+        return {
+            "tcp_port": ports[0] if ports else 0,
+            "bind": " ".join(hosts),
+            "fast_lane": "none",
+            "executable": sys.executable,
+        }
 
     def watch_idle(self) -> None:
         """Once a second: closes the connections that have been idle for longer than `timeout` allows."""
@@ -99,15 +113,18 @@ class Server:
             server.close()
         for stranger in list(self.unrecognised):
             stranger.close()
+        self._drained.clear()
         for connection in list(self.connections):
             connection.drain()
-        deadline = self.loop.time() + DRAIN_SECONDS
-        while self.connections and self.loop.time() < deadline:
-            await asyncio.sleep(0.01)
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), DRAIN_SECONDS)
         for connection in list(self.connections):
             connection.close()
         closed: asyncio.Future[BaseException | None] = self.loop.create_future()
         self.hub.store.close(closed.set_result)
         error = await closed
         if error is not None:
-            raise error if isinstance(error, StorageError) else StorageError(f"the journal could not be closed: {error}")
+            raise (
+                error if isinstance(error, StorageError) else StorageError(f"the journal could not be closed: {error}")
+            )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from keyhaus.commands.spec import CommandSpec
+from keyhaus.commands.spec import CommandSpec, Flag
 from keyhaus.core.clock import Clock
 from keyhaus.core.context import ClientView
 from keyhaus.core.errors import Error
+from keyhaus.core.request import Request
 from keyhaus.core.settings import Durability, Settings
 from keyhaus.core.statistics import Statistics
 from keyhaus.session.session import Session
 from keyhaus.store.store import Store
+
+NEVER_NS: Final = 1 << 62
 
 
 class Hub:
@@ -36,13 +39,30 @@ class Hub:
         self.started_ns = clock.monotonic_ns()
         self.own_facts: Callable[[], dict[str, Any]] = dict
         self._next_id = 1
-        self.limit_slow_us = -1
+        self.slow_ns = 0  # from how long on `note_slow` wants to hear of a command
+        self._slowlog_ns = self._latency_ns = NEVER_NS
         self.always = True  # whether a reply needs what it depends on synced
-        settings.observe("slowlog-log-slower-than", self._set_slow)
+        settings.observe("slowlog-log-slower-than", self._set_slowlog)
+        settings.observe("latency-monitor-threshold", self._set_latency)
         settings.observe("durability", self._set_durability)
 
-    def _set_slow(self, microseconds: int) -> None:
-        self.limit_slow_us = microseconds
+    def _set_slowlog(self, microseconds: int) -> None:
+        self._slowlog_ns = microseconds * 1000 if microseconds >= 0 else NEVER_NS
+        self.slow_ns = min(self._slowlog_ns, self._latency_ns)
+
+    def _set_latency(self, milliseconds: int) -> None:
+        self._latency_ns = milliseconds * 1_000_000 if milliseconds else NEVER_NS
+        self.slow_ns = min(self._slowlog_ns, self._latency_ns)
+
+    def note_slow(self, session: Session, request: Request, elapsed_ns: int) -> None:
+        """Enters a slow command into the slow log and the latency history, as the settings want it."""
+        now = self.unix_ms() // 1000
+        spec = session.spec
+        if elapsed_ns >= self._slowlog_ns and not (spec is not None and spec.flags & Flag.SKIP_SLOWLOG):
+            self.statistics.note_slow(now, elapsed_ns // 1000, request, session.address, session.name)
+        if elapsed_ns >= self._latency_ns:
+            fast = spec is not None and spec.flags & Flag.FAST
+            self.statistics.note_latency("fast-command" if fast else "command", now, elapsed_ns // 1_000_000)
 
     def _set_durability(self, durability: str) -> None:
         self.always = durability == Durability.ALWAYS

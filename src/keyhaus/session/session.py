@@ -79,7 +79,9 @@ class Session:
         except Error as error:
             self.spec = None
             self.depends = 0
-            if self.in_multi:
+            if isinstance(error, ExecAborted):
+                self.discard()
+            elif self.in_multi:
                 self._queue_failed = True
             return self._failed(error)
         self.spec = spec
@@ -88,7 +90,7 @@ class Session:
             return self._enqueue(spec, args)
         tx = self._tx
         tx.depends = tx.started = 0
-        running = spec.handler(tx, args, self)  # type: ignore[misc,arg-type]
+        running = spec.handler(tx, args, self)  # type: ignore[misc]
         try:
             wait = running.send(None)
         except StopIteration as stop:
@@ -100,6 +102,15 @@ class Session:
             return self._undo(spec, args, error)
         self._running = self._finish(spec, args, running, wait)
         return self._step()
+
+    def count_reads(self) -> None:
+        """Enters the keys that were found and missed since the last call."""
+        tx = self._tx
+        if tx.reads:
+            statistics = self._hub.statistics
+            statistics.hits += tx.reads - tx.misses
+            statistics.misses += tx.misses
+            tx.reads = tx.misses = 0
 
     def resume(self) -> Any:
         """Goes on after the Wait that `execute` or the last `resume` gave."""
@@ -183,7 +194,7 @@ class Session:
             await wait
             self._tx.begin()
             try:
-                reply = await handler(self._tx, args, self)  # type: ignore[arg-type]
+                reply = await handler(self._tx, args, self)
             except Error as error:
                 self._tx.undo(0)
                 reply = self._failed(error)
@@ -231,7 +242,7 @@ class Session:
         return "QUEUED"
 
     async def execute_queued(self) -> Any:
-        """EXEC: all that was queued as one transaction; a command's own error does not stop the others (as in Redis)."""
+        """EXEC: what was queued, as one transaction; a command's own error does not stop the others (as in Redis)."""
         tx = self._tx
         if self._queue_failed:
             self.discard()
@@ -283,7 +294,7 @@ class Session:
     def _run_queued(self, spec: CommandSpec, args: list[bytes]) -> Any:
         assert spec.handler is not None
         point = self._tx.mark()
-        running = spec.handler(self._tx, args, self)  # type: ignore[arg-type]
+        running = spec.handler(self._tx, args, self)
         try:
             while True:
                 # T8: no pause within EXEC; a command that would wait finds its time over at once, as in Redis.

@@ -87,7 +87,5 @@ class Keyspace:
         return list(keys)
 
     def _rebuild_deadlines(self) -> None:
-        self.deadlines = [
-            (rec.expires_of(record), key) for key, record in self.records.items() if record[7] & EXPIRES
-        ]
+        self.deadlines = [(rec.expires_of(record), key) for key, record in self.records.items() if record[7] & EXPIRES]
         heapify(self.deadlines)

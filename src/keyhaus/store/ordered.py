@@ -1,9 +1,9 @@
 """Keys in order, sorted only where and when somebody looks.
 
-Most databases are never scanned, and their writes should not pay for it. So nothing is kept until the first scan; from
-then on a new key is appended to `fresh`, and a scan first deals the fresh keys out to buckets by range, each of which is
-sorted when it is read. Deleted keys stay until their bucket is sorted again; whoever reads filters them against the
-records. Measured against BTrees and sortedcontainers in `docs/adr/0003-lazily-sorted-keys.md`.
+Most databases are never scanned, and their writes should not pay for it. So nothing is kept until the first scan;
+from then on a new key is appended to `fresh`, and a scan first deals the fresh keys out to buckets by range, each of
+which is sorted when it is read. Deleted keys stay until their bucket is sorted again; whoever reads filters them
+against the records. Measured against BTrees and sortedcontainers in `docs/adr/0003-lazily-sorted-keys.md`.
 """
 
 from __future__ import annotations

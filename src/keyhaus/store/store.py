@@ -1,7 +1,8 @@
 """The store: the databases, the one step in which a commit happens (C1), and what every reply depends on (C2).
 
 Everything here runs in the owner's turn (the event loop's, or under the embedded lock), one step at a time. Without a
-journal (memory mode) nothing is durable and no reply ever waits; with one, `last`, `written` and `synced` are its marks.
+journal (memory mode) nothing is durable and no reply ever waits; with one, `last`, `written` and `synced` are its
+marks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from keyhaus.core import limits
 from keyhaus.core.clock import Clock, SystemClock
 from keyhaus.core.disk import Disk
 from keyhaus.core.errors import Closed, StorageError, TransactionTooLarge
@@ -24,7 +24,6 @@ from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operat
 from keyhaus.journal.journal import Journal
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.keyspace import Keyspace
-from keyhaus.store.record import EXPIRES
 from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.watch import Watches
@@ -120,9 +119,10 @@ class Store:
     def now(self) -> int:
         """The store's one clock (S6), in milliseconds since 1970: where the wall clock runs back, it stands still."""
         now = self._unix_ms()
-        if now > self.clock_ms:
-            self.clock_ms = now
-        return self.clock_ms
+        if now < self.clock_ms:
+            return self.clock_ms
+        self.clock_ms = now
+        return now
 
     def turn(self) -> Wait:
         """A Wait that fires in the owner's next turn, so that others come in between."""
@@ -169,8 +169,7 @@ class Store:
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
         spaces, watches = self.spaces, self.watches.marks
-        number = 0
-        for operation in operations:
+        for number, operation in enumerate(operations):
             if operation[0] == PUT:
                 _, database, key, value, expires, flags = operation
                 if watches:
@@ -186,7 +185,6 @@ class Store:
                 self._flush(seqno, number, operation[1], now)
             else:
                 self._swap(seqno, operation[1], operation[2], now)
-            number += 1
 
     def _delete(self, seqno: int, database: int, key: bytes, *, lapse: bool) -> None:
         space = self.spaces[database]

@@ -42,7 +42,7 @@ class Sweeper:
         self._armed = False
         if self._closed:
             return
-        more = any([self._sweep_one(number) for number in range(len(self._store.spaces))])
+        more = sum(self._sweep_one(number) for number in range(len(self._store.spaces)))
         if any(space.deadlines for space in self._store.spaces):
             self._armed = True
             if more:

@@ -32,6 +32,8 @@ class Transaction:
         database: The number of the database that its commands address; may be changed between two accesses.
         operations: What it will have done, in order.
         depends: The seqno that a reply of it depends on; 0 for nothing. After a commit, the commit's.
+        reads: How many point reads there were; whoever counts them sets it back.
+        misses: How many of those found nothing.
         carries_time: It rests on an expiry that no operation of it expresses: its commit is made, be it empty (S6).
         started: Its time in milliseconds since 1970 once `now` was asked for, else 0.
         waits_for_sync: Its reply leaves only once it is synced, whatever durability the asker has (WAITAOF).
@@ -44,7 +46,9 @@ class Transaction:
         "carries_time",
         "database",
         "depends",
+        "misses",
         "operations",
+        "reads",
         "started",
         "store",
         "waits_for_sync",
@@ -55,6 +59,7 @@ class Transaction:
         self.database = database
         self.operations: list[Operation] = []
         self.depends = 0
+        self.reads = self.misses = 0
         self.carries_time = False
         self.waits_for_sync = False
         self.started = 0
@@ -74,28 +79,31 @@ class Transaction:
 
     def get(self, key: bytes) -> Record | None:
         """The record under a key, None where there is none or its time is over."""
+        self.reads += 1
         if self.operations:
             return self._get_own(key)
         store = self.store
         record = store.spaces[self.database].records.get(key)
         if store.last > store.synced:
             self._note(record)
-        if record is None or not record[7]:
-            return record
-        return self._alive(key, record)
+        if record is None:
+            self.misses += 1
+            return None
+        return self._alive(key, record) if record[7] else record
 
     def _note(self, record: Record | None) -> None:
         """C2: a point read depends on the record's or tombstone's seqno and on the database's mapping entry (S4)."""
         seqno = self.store.mapped[self.database]
         if record is not None:
             seqno = max(seqno, rec.seqno_of(record))
-        if seqno > self.depends:
-            self.depends = seqno
+        self.depends = max(self.depends, seqno)
 
     def _alive(self, key: bytes, record: Record) -> Record | None:
         if record[7] & TOMBSTONE:
+            self.misses += 1
             return None
         if record[7] & EXPIRES and rec.expires_of(record) <= self.now():
+            self.misses += 1
             # The answer rests on the expiry, so the expiry becomes a commit: the key's own deletion (S6).
             self.operations.append((LAPSE, self.database, key))
             return None
@@ -164,13 +172,10 @@ class Transaction:
         """`scan` without waiting: whatever is not in order yet is put in order at once."""
         self.depends = max(self.depends, self.store.last)
         rows: list[tuple[bytes, Record]] = []
-        looked_at = 0
-        key = b""
-        for key, record in self._walk(start, end, reverse):
+        for looked_at, (key, record) in enumerate(self._walk(start, end, reverse)):
             if looked_at == limit:
                 # Going on at the key itself (or behind it, when the end is exclusive) skips nothing.
                 return rows, key + b"\0" if reverse else key
-            looked_at += 1
             if self._visible(record):
                 rows.append((key, record))
         return rows, None

@@ -70,8 +70,7 @@ class Watches:
     def expired(self, mark: Mark, spaces: list[Keyspace], now: int) -> bool:
         """Whether anything watched has expired since: EXEC's last look."""
         return any(
-            not before and _expired(_there(spaces[database], key), now)
-            for (database, key), before in mark.keys.items()
+            not before and _expired(_there(spaces[database], key), now) for (database, key), before in mark.keys.items()
         )
 
     def touch(self, database: int, key: bytes, *, deleted: bool) -> None:
