@@ -58,7 +58,7 @@ TABLE: Final = {
             mutable=True,
             choices=_DURABILITIES,
         ),
-        Setting("databases", limits.DATABASES, "How many databases SELECT knows"),
+        Setting("databases", limits.DATABASES, "How many databases SELECT knows", least=1, most=256),
         Setting(
             "maxclients",
             limits.CLIENTS_MAX,

@@ -24,7 +24,6 @@ def split_words(line: bytes) -> list[bytes] | None:
     character behind a backslash is itself; in single quotes only `\\'` is special. A closing quote ends its word.
     """
     words: list[bytes] = []
-    line = line.partition(b"\0")[0]
     at, end = 0, len(line)
     while True:
         while at < end and line[at] in _SPACE:

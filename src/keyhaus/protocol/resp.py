@@ -10,7 +10,8 @@ searched again. Memory is bounded by `max-request-bytes` and the limits on lines
 
 A read usually holds whole requests, with short arguments. Those are cut out by one `split` and checked against their
 length lines (`_read_whole`). Everything else (a request that is not complete, an argument with CRLF in it, anything
-odd) goes through the exact reader (`_read_exactly`), which keeps its place between two feeds.
+odd) goes through the exact reader (`_read_exactly`), which keeps its place between two feeds. Once that has finished a
+request that a read had cut in two, what the next read brought behind it is cut out by one `split` again.
 
 Written after the protocol's public specification; error texts are those of redis-server 7.0.
 """
@@ -27,11 +28,12 @@ from keyhaus.core.reply import Attributed, BigNumber, NullArray, Push, SetReply,
 from keyhaus.core.request import NEED_DATA, NeedData, Request
 from keyhaus.protocol.inline import is_http, split_words
 
-_WHOLE_BYTES_MAX: Final = 128 * 1024
+_WHOLE_BYTES_MAX: Final = 256 * 1024  # one read; less than the least that the limits on requests can be set to
 _COUNTS: Final = {b"*%d" % count: count for count in range(1, 65)}
 _LENGTHS: Final = [b"$%d" % length for length in range(4096)]
 _length_line: Final = _LENGTHS.__getitem__
 _LINE_BYTES_MAX: Final = limits.INLINE_BYTES_MAX
+_INTEGER_MIN: Final = -(1 << 63)
 
 
 class RespCodec:
@@ -58,6 +60,7 @@ class RespCodec:
         self.ready: deque[Request] = deque()
         self._fed = b""  # what the whole reader has not looked at yet; only while nothing is pending
         self._rest = bytearray()  # what the exact reader works on, from `_at` on
+        self._unsplit = 0  # of these, how many bytes the whole reader has never looked at
         self._at = 0
         self._searched = 0  # up to where no CR was found
         self._arguments: Request | None = None
@@ -74,9 +77,11 @@ class RespCodec:
             return
         if self._rest:
             self._rest += data
+            self._unsplit += len(data)
         elif self._fed:
             self._rest += self._fed + data
             self._fed = b""
+            self._unsplit = len(data)
         else:
             self._fed = data
 
@@ -92,6 +97,7 @@ class RespCodec:
             fed, self._fed = self._fed, b""
             if len(fed) > _WHOLE_BYTES_MAX or self._arguments is not None:
                 self._rest += fed
+                self._unsplit = len(fed)
             else:
                 self._read_whole(fed)
                 if self.ready:
@@ -133,6 +139,7 @@ class RespCodec:
             at = behind
         if at < end or lines[end]:
             self._rest += data[sum(map(len, lines[:at])) + 2 * at :]
+            self._unsplit = 0
 
     def _read_alike(self, lines: list[bytes], count: int, requests: int) -> int:
         """Cuts out a pipeline of requests with `count` words each, column by column; how many lines that took."""
@@ -214,17 +221,23 @@ class RespCodec:
             self._bulk = -1
             self._missing -= 1
         self._arguments = None
-        self._compact()
+        if 0 < len(rest) - self._at <= min(self._unsplit, _WHOLE_BYTES_MAX):
+            # Back to the whole reader; never twice with the same bytes, or time would not be linear.
+            self._fed = bytes(rest[self._at :])
+            self._rest = bytearray()
+            self._at = self._searched = 0
+        else:
+            self._compact()
         return arguments
 
     def _line(self, too_long: str) -> bytes | None:
         """The line that begins here, without its end; None where that has not come."""
         rest = self._rest
         found = rest.find(b"\r", max(self._at, self._searched))
+        if (found if found >= 0 else len(rest)) - self._at > _LINE_BYTES_MAX:
+            raise ProtocolError(f"Protocol error: {too_long}")
         if found < 0:
             self._searched = len(rest)
-            if len(rest) - self._at > _LINE_BYTES_MAX:
-                raise ProtocolError(f"Protocol error: {too_long}")
             self._compact()
             return None
         if found + 2 > len(rest):
@@ -237,10 +250,10 @@ class RespCodec:
     def _read_inline(self) -> Request | NeedData | None:
         rest = self._rest
         found = rest.find(b"\n", max(self._at, self._searched))
+        if (found if found >= 0 else len(rest)) - self._at > _LINE_BYTES_MAX:
+            raise ProtocolError("Protocol error: too big inline request")
         if found < 0:
             self._searched = len(rest)
-            if len(rest) - self._at > limits.INLINE_BYTES_MAX:
-                raise ProtocolError("Protocol error: too big inline request")
             self._compact()
             return NEED_DATA
         line = bytes(rest[self._at : found])
@@ -249,6 +262,9 @@ class RespCodec:
             raise ProtocolError("Protocol error: this is HTTP; the connection is closed")
         if not self._inline:
             raise ProtocolError("Protocol error: inline commands are spoken on a resp port only")
+        if b"\0" in line:
+            # Redis never finds the end of such a line, and waits for it until it is too long.
+            raise ProtocolError("Protocol error: NUL byte in inline request")
         words = split_words(line)
         if words is None:
             raise ProtocolError("Protocol error: unbalanced quotes in request")
@@ -268,7 +284,7 @@ class RespCodec:
     def encode(self, reply: Any) -> bytes:
         """A reply's bytes in the version that is spoken; one that is too large becomes the error that says so."""
         kind = type(reply)
-        if kind is bytes:
+        if kind is bytes and len(reply) <= self.max_reply_bytes:
             return b"$%d\r\n%b\r\n" % (len(reply), reply)
         if kind is int:
             return b":%d\r\n" % reply
@@ -388,11 +404,11 @@ def _encode_error(error: Error) -> bytes:
 
 
 def _number(text: bytes) -> int | None:
-    """An integer written the one way that it is written: no plus, no blanks, no leading zeros."""
+    """An integer of 64 bits written the one way that it is written: no plus, no blanks, no leading zeros."""
     if len(text) > 20:
         return None
     try:
         number = int(text)
     except ValueError:
         return None
-    return number if b"%d" % number == text else None
+    return number if b"%d" % number == text and number >= _INTEGER_MIN else None

@@ -81,10 +81,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=OUTPUT_BYTES_PAUSE)
         hub = self._hub
-        if len(hub.sessions) >= hub.settings.integer("maxclients"):
-            hub.statistics.rejected_connections += 1
-            transport.write(b"-ERR max number of clients reached\r\n")
-            transport.close()
+        if self._server.refuse_if_full(transport):
             return
         hub.statistics.connections += 1
         session = hub.open_session(ClientSession)

@@ -7,6 +7,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -29,6 +30,7 @@ from keyhaus.store.store import Store
 log = logging.getLogger("keyhaus.server")
 
 LOCK_NAME = "LOCK"
+FILES_OF_ITS_OWN = 64  # the journal's, the listeners', the standard streams
 
 
 class StartFailed(Exception):
@@ -54,6 +56,7 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    _allow_files(settings)
     lock = None
     if settings["engine"] != "memory":
         lock = _take(Path(settings["dir"]))
@@ -85,6 +88,21 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
             lock.release()
 
 
+def _allow_files(settings: Settings) -> None:
+    """Raises the process's limit on open files to what `maxclients` needs, or lowers `maxclients` to what it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.integer("maxclients") + FILES_OF_ITS_OWN
+    if soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        settings.put("maxclients", max(1, allowed - FILES_OF_ITS_OWN))
+        log.warning(
+            "fewer clients than maxclients: raise the limit of open files", extra={"clients": settings["maxclients"]}
+        )
+
+
 def _take(directory: Path) -> OsLock:
     """The data directory, made where it is missing, taken for this process."""
     try:
@@ -112,6 +130,8 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         raise StartFailed(
             f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
         ) from error
+    except StorageError as error:
+        raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
     except OSError as error:
         hint = ": make room and start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StartFailed(f"the database in {directory} can't be opened: {error.strerror or error}{hint}") from error

@@ -43,7 +43,10 @@ class Recognition(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio's, so they can't be told by isinstance.
         transport = self._transport = cast(asyncio.Transport, transport)
-        self._server.unrecognised.add(self)
+        if self._server.refuse_if_full(transport):
+            self._transport = None
+        else:
+            self._server.unrecognised.add(self)
 
     def data_received(self, data: bytes) -> None:
         transport = self._transport

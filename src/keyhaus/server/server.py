@@ -66,6 +66,16 @@ class Server:
         self._drained = asyncio.Event()
         hub.own_facts = self._facts
 
+    def refuse_if_full(self, transport: asyncio.Transport) -> bool:
+        """Turns a new connection away where there are `maxclients` already; whether it did."""
+        hub = self.hub
+        if len(hub.sessions) + len(self.unrecognised) < hub.settings.integer("maxclients"):
+            return False
+        hub.statistics.rejected_connections += 1
+        transport.write(b"-ERR max number of clients reached\r\n")
+        transport.close()
+        return True
+
     def forget(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)

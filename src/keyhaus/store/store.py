@@ -235,8 +235,13 @@ class Store:
             self._spawn.soon(self._free)
 
     def replay(self, frame: Frame) -> None:
-        """Applies a commit that recovery accepted."""
-        self._apply(frame.seqno, frame.unix_ms, frame.operations)
+        """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""
+        try:
+            self._apply(frame.seqno, frame.unix_ms, frame.operations)
+        except IndexError:
+            raise StorageError(
+                f"there is data beyond database {len(self.spaces) - 1}: set databases as high as it was"
+            ) from None
         while self._buried:  # what is read back is synced before anybody can ask
             seqno, space, key = self._buried.popleft()
             space.bury(key, seqno)

@@ -1,0 +1,140 @@
+"""What the documentation shows, run as it stands there: sessions with redis-cli, Python, the examples."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.processes import RunningKeyhaus, keyhaus_server
+from tests.support.programs import require_program
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PROMPT = re.compile(r"127\.0\.0\.1:19272(?:\(TX\))?> (.*)")
+_ONE_LINE = re.compile(r"\$ redis-cli -p 19272 (.+)")
+_INDEX = """\
+Package: python3-uvicorn
+Version: 0.17.6-1
+Installed-Size: 212
+Description: ASGI server implementation
+ with a long story
+ on several lines
+
+Package: python3-uvloop
+Version: 0.17.0+ds1-2+b2
+Description: fast implementation of asyncio event loop on top of libuv
+
+Package: python3-uwsgi
+Version: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKeyhaus]:
+    with keyhaus_server(tmp_path_factory.mktemp("documentation"), listen="auto") as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningKeyhaus) -> Iterator[redis.Redis]:
+    with redis.Redis(port=server.port) as connection:
+        connection.flushall()
+        yield connection
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (_ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def _redis_cli(port: int, arguments: list[str], words: str | None = None) -> str:
+    command = [require_program("redis-cli"), "-p", str(port), "--no-raw", *arguments]
+    return subprocess.run(command, input=words, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-steps.md"])
+def test_the_sessions_with_redis_cli_are_real(page: str, server: RunningKeyhaus, client: redis.Redis) -> None:
+    typed: list[str] = []
+    shown: list[str] = []
+    for block in _blocks(page, "console"):
+        lines = block.splitlines()
+        session = any(map(_PROMPT.match, lines))
+        for number, line in enumerate(lines):
+            if match := _ONE_LINE.match(line):
+                answer = _redis_cli(server.port, match[1].split()).splitlines()
+                assert answer == lines[number + 1 : number + 1 + len(answer)]
+            elif match := _PROMPT.match(line):
+                typed.append(match[1])
+            elif session and not line.startswith("$"):
+                shown.append(line)
+    assert typed, "the page has no session any more"
+    assert _redis_cli(server.port, [], "\n".join(typed) + "\n").splitlines() == shown
+
+
+def test_the_python_of_the_readme_is_real(server: RunningKeyhaus, client: redis.Redis) -> None:
+    names: dict[str, Any] = {}
+    for block in _blocks("README.md", "python"):
+        exec(block.replace("19272", str(server.port)), names)
+    names["r"].close()
+    assert client.mget("greeting", "account:a", "account:b") == [b"hello", b"90", b"10"]
+
+
+def test_the_python_of_the_page_on_clients_is_real(
+    server: RunningKeyhaus, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {"client": client, "secrets": secrets, "time": time}
+    for block in _blocks("docs/how-to/redis-clients.md", "python"):
+        exec(block.replace("19272", str(server.port)), names)
+    names["r"].close()
+    assert capsys.readouterr().out == "2\n"
+    assert client.mget("number:999", "account:a", "account:b", "x") == [b"999", b"95", b"10", b"2"]
+    assert names["name"] == "example:lock"
+    assert not client.exists("example:lock")
+
+
+def _example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(_ROOT / "examples" / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_lock_keeps_a_sum_right(server: RunningKeyhaus, client: redis.Redis) -> None:
+    run = _example("lock.py", "--port", str(server.port))
+    assert (run.returncode, run.stdout) == (0, "4 threads added 25 each: 100\n"), run.stderr
+
+
+def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(client: redis.Redis) -> None:
+    release = runpy.run_path(str(_ROOT / "examples" / "lock.py"))["release"]
+    client.set("lock", "theirs")
+    assert release(client, "lock", "mine") is False
+    assert client.get("lock") == b"theirs"
+    assert release(client, "lock", "theirs") is True
+    assert client.get("lock") is None
+
+
+def test_packages_are_found_by_prefix(server: RunningKeyhaus, client: redis.Redis, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    index.write_text(_INDEX)
+    run = _example("debian_packages.py", "--port", str(server.port), "--file", str(index))
+    assert run.returncode == 0, run.stderr
+    assert "3 packages in" in run.stdout
+    assert "python3-uv*: 2 packages in" in run.stdout
+    assert "python3-uwsgi" not in run.stdout
+    assert client.dbsize() == 3
+
+
+def test_an_example_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+    with keyhaus_server(tmp_path, "--engine", "memory") as running:
+        port = str(running.port)
+    for name in ("lock.py", "debian_packages.py"):
+        run = _example(name, "--port", port)
+        assert run.returncode == 1
+        assert f"No server at 127.0.0.1:{port}" in run.stderr
+        assert "make serve" in run.stderr
