@@ -32,7 +32,7 @@ test: $(VENV)/.test ## Lint, types, import rules and all tests; ARGS='…' are p
 # The same tests in their long forms. Each number can be set: make soak KEYHAUS_CRASH_CYCLES=20
 soak: export KEYHAUS_CRASH_CYCLES ?= 200
 soak: export KEYHAUS_HISTORIES ?= 20000
-soak: export KEYHAUS_DIFFERENTIAL ?= 2000
+soak: export KEYHAUS_DIFFERENTIAL ?= 5000
 soak: export KEYHAUS_HYPOTHESIS ?= soak
 soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_CRASH_CYCLES, KEYHAUS_HISTORIES, …)
 	$(BIN)/pytest $(ARGS)
@@ -47,7 +47,7 @@ bench-compare: $(VENV)/.test ## This tree beside another commit: make bench-comp
 
 docs: $(VENV)/.test ## Builds the documentation into site/
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 reference: $(VENV)/.test ## Writes the generated pages of docs/reference anew
 	$(BIN)/python docs/generate.py
@@ -82,9 +82,11 @@ $(BIN)/python:
 		echo "$(PYTHON) can't make a virtual environment: apt-get install python3-venv" >&2; exit 1; }
 
 $(VENV)/.serve: $(INSTALLED) | $(BIN)/python
-	$(PIP_INSTALL) .
+	@echo "installing keyhaus and what it needs into $(VENV)"
+	@$(PIP_INSTALL) .
 	@touch $@
 
 $(VENV)/.test: $(INSTALLED) | $(BIN)/python
-	$(PIP_INSTALL) '.[test,dev]'
+	@echo "installing keyhaus, what it needs, and what its tests need into $(VENV)"
+	@$(PIP_INSTALL) '.[test,dev]'
 	@touch $@ $(VENV)/.serve

@@ -107,11 +107,11 @@ def test_a_number_is_the_nearest_to_its_text(word: bytes) -> None:
 
 @given(_NUMBERS, _NUMBERS)
 def test_a_sum_is_rounded_once(one: bytes, other: bytes) -> None:
-    numbers = extended.parse(one), extended.parse(other)
-    assert numbers[0] is not None
-    assert numbers[1] is not None
-    total, exact = extended.add(*numbers), _exact(numbers[0]) + _exact(numbers[1])
-    assert total == extended.add(numbers[1], numbers[0])
+    first, second = extended.parse(one), extended.parse(other)
+    assert first is not None
+    assert second is not None
+    total, exact = extended.add(first, second), _exact(first) + _exact(second)
+    assert total == extended.add(second, first)
     assert total is not None
     assert abs(_exact(total) - exact) <= abs(exact) / (1 << extended.PRECISION)
 

@@ -30,6 +30,15 @@ class Error(Exception):
         return self.raw.decode("utf-8", "backslashreplace")
 
 
+class Internal(Error):
+    """A fault of keyhaus itself; the log has its traceback. Nothing of the request was done."""
+
+    code = "INTERNAL"
+
+    def __init__(self) -> None:
+        super().__init__("internal error: the request was not executed; the server's log says more")
+
+
 class UserError(Error):
     """The request can't be done as it stands."""
 

@@ -10,6 +10,7 @@ A command that finds no room in the journal is run again from the start once the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from keyhaus.commands import lookup
 from keyhaus.commands.spec import CommandSpec, Flag
 from keyhaus.core import limits
 from keyhaus.core.context import Server
-from keyhaus.core.errors import Error, ExecAborted, LimitExceeded, UserError
+from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, UserError
 from keyhaus.core.reply import NULL_ARRAY, reply_bytes
 from keyhaus.core.wait import Wait
 from keyhaus.store.transaction import Transaction
@@ -25,6 +26,8 @@ from keyhaus.store.watch import Mark
 
 if TYPE_CHECKING:
     from keyhaus.session.hub import Hub
+
+log = logging.getLogger("keyhaus.session")
 
 # CLIENT REPLY: SKIP mutes its own reply and the next one.
 NOT_MUTED, MUTED, MUTED_ONCE, MUTED_TWICE = 0, 1, 2, 3
@@ -100,6 +103,9 @@ class Session:
             return stop.value
         except Error as error:
             return self._undo(spec, args, error)
+        except Exception:
+            log.exception("a command failed", extra={"command": spec.wire_name})
+            return self._fault()
         self._running = self._finish(spec, args, running, wait)
         return self._step()
 
@@ -123,6 +129,16 @@ class Session:
         except StopIteration as stop:
             self._running = None
             return stop.value
+        except Exception:
+            log.exception("a command failed", extra={"command": self.last_command})
+            self._running = None
+            return self._fault()
+
+    def _fault(self) -> Error:
+        """A handler failed in a way that no handler should: the client hears of it, and the server goes on."""
+        self._tx.rollback()
+        self.depends = self._tx.depends
+        return self._failed(Internal())
 
     def _commit(self, spec: CommandSpec, args: list[bytes], reply: Any) -> Any:
         """The commit of a command that ran to its end without waiting."""
