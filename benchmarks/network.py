@@ -28,8 +28,8 @@ modes:
 """
 _EPILOG = """\
 examples:
-  make bench                                          everything, about 15 minutes
-  make bench ARGS=--quick                             whether it runs at all, half a minute
+  make bench                                          everything; takes its time
+  make bench ARGS=--quick                             whether it runs at all, in seconds
   make bench ARGS='--modes memory --pipelines 16 --rounds 9 --json memory.json'
   make bench ARGS='--keyhaus-options "--durability everysec" --modes durable'
 """

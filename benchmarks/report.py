@@ -55,7 +55,7 @@ def show(console: Console, lines: Sequence[Line], ours: str, theirs: str) -> Non
     for row in rows(lines, ours, theirs):
         table.add_row(*map(escape, row))
     # Wider than a narrow terminal rather than cut: what is piped into a file should hold every figure.
-    Console(file=console.file, width=max(console.width, 150)).print(table)
+    Console(file=console.file, width=max(console.width, 200)).print(table)
 
 
 def markdown(lines: Sequence[Line], ours: str, theirs: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import patch
 
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from keyhaus.core import limits
 from keyhaus.core.errors import TransactionTooLarge
@@ -26,7 +27,8 @@ _MOST_BYTES = 4096
 _Entry = tuple[bytes, int, int]
 _Model = list[dict[bytes, _Entry]]
 
-_KEYS = st.binary(max_size=2) | st.sampled_from([b"a", b"b", b"c", b"a\0", b"\xff"])
+# Few, so that steps meet; some are neighbours, between which no other key has room.
+_KEYS = st.sampled_from([b"", b"\0", b"a", b"a\0", b"a\0\0", b"b", b"c", b"d", b"\xff", b"\xff\xff"])
 _NUMBERS = st.integers(0, _DATABASES - 1)
 
 
@@ -47,7 +49,6 @@ class TransactionModel(RuleBasedStateMachine):
         self.tx = Transaction(self.base.store)
         self.committed: _Model = [{} for _ in range(_DATABASES)]
         self.own: _Model = [{} for _ in range(_DATABASES)]
-        self.marks: list[tuple[int, _Model]] = []
         # What one transaction reads and writes happens at one moment, that of its first look at the clock.
         self.now = 0
 
@@ -78,10 +79,18 @@ class TransactionModel(RuleBasedStateMachine):
 
     @rule(key=_KEYS, value=st.binary(max_size=4), flags=st.sampled_from([0, 0, BYTES, OBJECT]), life=st.integers(0, 30))
     def put(self, key: bytes, value: bytes, flags: int, life: int) -> None:
-        # Deadlines lie ahead, at this moment, and behind it; half of the keys have none.
-        expires = self._moment() + life - 5 if life > 15 else 0
+        # Deadlines lie ahead, at this moment, and behind it; most keys have none.
+        self.put_one(key, value, flags, life - 20 if life > 15 else 0)
+
+    def put_one(self, key: bytes, value: bytes, flags: int, life: int) -> None:
+        expires = self._moment() + life if life else 0
         self.tx.put(key, value, expires, flags)
         self.own[self.tx.database][key] = value, expires, flags
+
+    @rule(keys=st.lists(_KEYS, min_size=2), life=st.sampled_from([0, 0, 3]))
+    def put_many(self, keys: list[bytes], life: int) -> None:
+        for number, key in enumerate(keys):
+            self.put_one(key, b"%d" % number, 0, life)
 
     @rule(key=_KEYS)
     def delete(self, key: bytes) -> None:
@@ -95,27 +104,27 @@ class TransactionModel(RuleBasedStateMachine):
         assert (None if record is None else _entry(record)) == expected
         self._forget(key)
 
-    @rule(start=_KEYS, end=st.none() | _KEYS, limit=st.integers(1, 8), reverse=st.booleans())
-    def scan(self, start: bytes, end: bytes | None, limit: int, reverse: bool) -> None:
-        """Page by page; the pages join without a gap, and each looks at no more than it may."""
-        expected = [
-            row for row in sorted(self._alive().items()) if row[0] >= start and (end is None or row[0] < end)
-        ]
+    @rule(start=st.just(b"") | _KEYS, end=st.none() | _KEYS, limit=st.integers(1, 8))
+    def scan(self, start: bytes, end: bytes | None, limit: int) -> None:
+        expected = [row for row in sorted(self._alive().items()) if row[0] >= start and (end is None or row[0] < end)]
+        assert self._pages(start, end, limit, reverse=False) == expected
+        assert self._pages(start, end, limit, reverse=True) == expected[::-1]
+
+    def _pages(self, start: bytes, end: bytes | None, limit: int, *, reverse: bool) -> list[tuple[bytes, _Entry]]:
+        """A scan page by page; each looks at no more than it may."""
         found: list[tuple[bytes, _Entry]] = []
-        first: bytes | None = start
         while True:
-            assert first is not None
-            rows, following = self.base.drive(self.tx.scan(first, end, limit, reverse=reverse))
+            rows, following = self.base.drive(self.tx.scan(start, end, limit, reverse=reverse))
             assert len(rows) <= limit
             found += _rows(rows)
             if following is None:
-                break
-            assert following < (end or b"\xff" * 9) if reverse else following > first
+                return found
             if reverse:
+                assert end is None or following < end
                 end = following
             else:
-                first = following
-        assert found == (expected[::-1] if reverse else expected)
+                assert following > start
+                start = following
 
     @rule()
     def walk_all(self) -> None:
@@ -143,11 +152,20 @@ class TransactionModel(RuleBasedStateMachine):
     def flush(self, database: int) -> None:
         self.tx.flush(database)
         self.own[database] = {}
+        self._look_at(database)
 
     @rule(one=_NUMBERS, other=_NUMBERS)
     def swap(self, one: int, other: int) -> None:
         self.tx.swap(one, other)
         self.own[one], self.own[other] = self.own[other], self.own[one]
+        self._look_at(one)
+        self._look_at(other)
+
+    def _look_at(self, database: int) -> None:
+        home, self.tx.database = self.tx.database, database
+        self.walk_all()
+        self.count()
+        self.tx.database = home
 
     @rule(by=st.integers(1, 20))
     def time_passes(self, by: int) -> None:
@@ -156,22 +174,22 @@ class TransactionModel(RuleBasedStateMachine):
 
     # ends
 
-    @rule()
-    def mark(self) -> None:
-        self.marks.append((self.tx.mark(), [dict(space) for space in self.own]))
-
-    @precondition(lambda self: self.marks)
-    @rule()
-    def undo(self) -> None:
-        mark, before = self.marks.pop()
+    @rule(met=st.lists(_KEYS), keys=st.lists(_KEYS), flushed=st.booleans())
+    def a_failed_command_leaves_nothing(self, met: list[bytes], keys: list[bytes], flushed: bool) -> None:
+        mark, before = self.tx.mark(), [dict(space) for space in self.own]
+        home = self.tx.database
+        for key in met:
+            self.get(key)
+        if flushed:
+            self.flush(home)
+        self.put_many(keys, 0)
         lapsed = [operation for operation in self.tx.operations[mark:] if operation[0] == LAPSE]
         self.tx.undo(mark)
+        # The deletions of what had expired stay: they are true anyway.
         assert self.tx.operations[mark:] == lapsed
         self.own = before
-        # A deletion of what had expired stays; at that place it deletes nothing else.
-        for _, database, key in lapsed:
-            if key not in self._alive(database):
-                self.own[database].pop(key, None)
+        for key in met:
+            self._forget(key)
 
     @rule()
     def commit(self) -> None:
@@ -218,7 +236,6 @@ class TransactionModel(RuleBasedStateMachine):
         self.own = [dict(space) for space in self.committed]
 
     def _end(self) -> None:
-        self.marks = []
         self.now = 0
         self.tx.begin()
 
@@ -243,3 +260,5 @@ class TransactionModel(RuleBasedStateMachine):
 
 
 TestTransactionModel: Any = TransactionModel.TestCase
+# Its steps are cheap, and what it looks for needs several of them to meet.
+TestTransactionModel.settings = settings(max_examples=5 * settings().max_examples)

@@ -224,6 +224,10 @@ class Link:
         self.send(list(words))
         return self.reply()
 
+    @property
+    def local_port(self) -> int:
+        return int(self._socket.getsockname()[1])
+
     def close(self) -> None:
         self._socket.close()
 

@@ -6,8 +6,12 @@ import re
 from typing import Final
 
 _HTTP: Final = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.[0-9]\r?$|host:", re.IGNORECASE)
-_SPACE: Final = b" \t\n\v\f\r"  # passed over between words
-_ENDS: Final = b" \t\n\r"  # what ends a word without quotes
+_SPACE: Final = b" \t\n\v\f\r"  # passed over between words; not all of it ends a word without quotes
+_PLAIN: Final = re.compile(rb"[ \t\n\v\f\r]*([^ \t\n\r\"']*)")
+_QUOTED: Final = {
+    b'"': re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL),
+    b"'": re.compile(rb"'((?:[^'\\]|\\'|\\(?!'))*)'", re.DOTALL),
+}
 _ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPED: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
@@ -24,43 +28,21 @@ def split_words(line: bytes) -> list[bytes] | None:
     character behind a backslash is itself; in single quotes only `\\'` is special. A closing quote ends its word.
     """
     words: list[bytes] = []
-    at, end = 0, len(line)
+    at = 0
     while True:
-        while at < end and line[at] in _SPACE:
-            at += 1
-        if at == end:
+        plain = _PLAIN.match(line, at)
+        assert plain is not None  # it matches anything
+        word, at = plain[1], plain.end()
+        quote = line[at : at + 1]
+        if quote in _QUOTED:
+            quoted = _QUOTED[quote].match(line, at)
+            if quoted is None or (quoted.end() < len(line) and line[quoted.end()] not in _SPACE):
+                return None
+            at = quoted.end()
+            word += _ESCAPE.sub(_unescape, quoted[1]) if quote == b'"' else quoted[1].replace(b"\\'", b"'")
+        elif not word:
             return words
-        word = bytearray()
-        while at < end and line[at] not in _ENDS:
-            if line[at] in b"\"'":
-                quoted = _quoted(line, at)
-                if quoted is None:
-                    return None
-                part, at = quoted
-                word += part
-                if at < end and line[at] not in _SPACE:
-                    return None
-                break
-            word.append(line[at])
-            at += 1
-        words.append(bytes(word))
-
-
-def _quoted(line: bytes, at: int) -> tuple[bytes, int] | None:
-    """What stands in the quotes that open at `at`, and where they end; None where they never do."""
-    quote = line[at : at + 1]
-    inside = _DOUBLE if quote == b'"' else _SINGLE
-    match = inside.match(line, at)
-    if match is None:
-        return None
-    text = match[1]
-    if quote == b"'":
-        return text.replace(b"\\'", b"'"), match.end()
-    return _ESCAPE.sub(_unescape, text), match.end()
-
-
-_DOUBLE: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_SINGLE: Final = re.compile(rb"'((?:[^'\\]|\\'|\\(?!'))*)'", re.DOTALL)
+        words.append(word)
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

@@ -33,6 +33,7 @@ _COUNTS: Final = {b"*%d" % count: count for count in range(1, 65)}
 _LENGTHS: Final = [b"$%d" % length for length in range(4096)]
 _length_line: Final = _LENGTHS.__getitem__
 _LINE_BYTES_MAX: Final = limits.INLINE_BYTES_MAX
+_EMPTY_LINES: Final = (b"\r", b"")  # redis-cli --pipe sends one; they are no commands, so they are spoken everywhere
 _INTEGER_MIN: Final = -(1 << 63)
 
 
@@ -260,7 +261,7 @@ class RespCodec:
         self._at = self._searched = found + 1
         if is_http(line):
             raise ProtocolError("Protocol error: this is HTTP; the connection is closed")
-        if not self._inline:
+        if not self._inline and line not in _EMPTY_LINES:
             raise ProtocolError("Protocol error: inline commands are spoken on a resp port only")
         if b"\0" in line:
             # Redis never finds the end of such a line, and waits for it until it is too long.
@@ -308,14 +309,14 @@ class RespCodec:
             return self._encode_list(b"*", len(reply), reply, out, room)
         elif kind is int or reply is None or kind is str:
             data = self.encode(reply)
+        elif kind in _NESTED:
+            return _NESTED[kind](self, reply, out, room)
+        elif kind in _PLAIN:
+            data = _PLAIN[kind](self, reply)
+        elif isinstance(reply, Error):
+            data = _encode_error(reply)
         else:
-            encoder = _ENCODERS.get(kind)
-            if encoder is None:
-                if not isinstance(reply, Error):
-                    raise TypeError(f"{kind.__name__} is no reply")
-                data = _encode_error(reply)
-            else:
-                return encoder(self, reply, out, room)
+            raise TypeError(f"{kind.__name__} is no reply")
         out.append(data)
         return self._left(room - len(data))
 
@@ -325,11 +326,12 @@ class RespCodec:
         return room
 
     def _encode_list(self, mark: bytes, count: int, items: Any, out: list[bytes], room: int) -> int:
-        out.append(b"%b%d\r\n" % (mark, count))
-        room -= 8
+        head = b"%b%d\r\n" % (mark, count)
+        out.append(head)
+        room = self._left(room - len(head))
         for item in items:
             room = self._encode(item, out, room)
-        return self._left(room)
+        return room
 
     def _encode_set(self, reply: SetReply, out: list[bytes], room: int) -> int:
         return self._encode_list(b"*" if self.version == 2 else b"~", len(reply), reply, out, room)
@@ -349,37 +351,33 @@ class RespCodec:
             room = self._encode_list(b"|", len(reply.attributes), items, out, room)
         return self._encode(reply.reply, out, room)
 
-    def _encode_bool(self, reply: bool, out: list[bytes], room: int) -> int:
-        out.append(b":%d\r\n" % reply if self.version == 2 else b"#t\r\n" if reply else b"#f\r\n")
-        return self._left(room - 4)
+    def _encode_bool(self, reply: bool) -> bytes:
+        return b":%d\r\n" % reply if self.version == 2 else b"#t\r\n" if reply else b"#f\r\n"
 
-    def _encode_float(self, reply: float, out: list[bytes], room: int) -> int:
+    def _encode_float(self, reply: float) -> bytes:
         text = b"%d" % reply if reply.is_integer() and abs(reply) < 1e17 else repr(reply).encode()
-        out.append(b"$%d\r\n%b\r\n" % (len(text), text) if self.version == 2 else b",%b\r\n" % text)
-        return self._left(room - len(text))
+        return b"$%d\r\n%b\r\n" % (len(text), text) if self.version == 2 else b",%b\r\n" % text
 
-    def _encode_big(self, reply: BigNumber, out: list[bytes], room: int) -> int:
+    def _encode_big(self, reply: BigNumber) -> bytes:
         text = b"%d" % reply
-        out.append(b"$%d\r\n%b\r\n" % (len(text), text) if self.version == 2 else b"(%b\r\n" % text)
-        return self._left(room - len(text))
+        return b"$%d\r\n%b\r\n" % (len(text), text) if self.version == 2 else b"(%b\r\n" % text
 
-    def _encode_verbatim(self, reply: Verbatim, out: list[bytes], room: int) -> int:
+    def _encode_verbatim(self, reply: Verbatim) -> bytes:
         if self.version == 2:
-            out.append(b"$%d\r\n%b\r\n" % (len(reply), reply))
-        else:
-            out.append(b"=%d\r\n%b:%b\r\n" % (len(reply) + 4, reply.format, reply))
-        return self._left(room - len(reply))
+            return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        return b"=%d\r\n%b:%b\r\n" % (len(reply) + 4, reply.format, reply)
 
-    def _encode_null_array(self, reply: NullArray, out: list[bytes], room: int) -> int:
-        out.append(b"*-1\r\n" if self.version == 2 else b"_\r\n")
-        return room
+    def _encode_null_array(self, reply: NullArray) -> bytes:
+        return b"*-1\r\n" if self.version == 2 else b"_\r\n"
 
 
-_ENCODERS: Final[dict[type, Callable[[RespCodec, Any, list[bytes], int], int]]] = {
+_NESTED: Final[dict[type, Callable[[RespCodec, Any, list[bytes], int], int]]] = {
     SetReply: RespCodec._encode_set,
     Push: RespCodec._encode_push,
     dict: RespCodec._encode_map,
     Attributed: RespCodec._encode_attributed,
+}
+_PLAIN: Final[dict[type, Callable[[RespCodec, Any], bytes]]] = {
     bool: RespCodec._encode_bool,
     float: RespCodec._encode_float,
     BigNumber: RespCodec._encode_big,

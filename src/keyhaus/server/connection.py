@@ -71,8 +71,10 @@ class Connection(asyncio.Protocol):
         self._registered = False  # the journal calls `_release` at its next progress
         self._waiting: Wait | None = None  # what the running command waits for
         self._timer: asyncio.TimerHandle | None = None
-        self._write_paused = self._read_paused = self._pumping = False
-        self._ended = False  # nothing more is executed: QUIT, a broken stream, or the client's end of file
+        self._write_paused = self._read_paused = False
+        self._more = False  # a burst ended early: the next turn goes on
+        self._ended = False  # nothing more is executed: QUIT, a broken stream, a stop
+        self._end_of_file = False  # the client will say nothing more
 
     # asyncio's side
 
@@ -96,16 +98,19 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._session is None or self._ended:
+        session = self._session
+        if session is None or self._ended:
             return
         self._statistics.input_bytes += len(data)
         self.codec.feed(data)
-        self._pump()
+        if not self._more:
+            self._pump()
 
     def eof_received(self) -> bool:
         """The client has said all; what it still has to be told is told before the connection is closed."""
-        self._ended = True
-        return bool(self._held or self._waiting is not None)
+        self._end_of_file = True
+        self._close_if_done()
+        return self._transport is not None
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -133,26 +138,26 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Executes what has been received, as far as it may."""
         session = self._session
-        if session is None or self._pumping:
+        if session is None:
             return
-        if not self._blocked() and not self._ended:
-            self._pumping = True
-            try:
-                if self._burst(session):
-                    # A large answer: let it go out, and the other clients come in between.
-                    self._server.loop.call_soon(self._pump)
-            finally:
-                self._pumping = False
-        if self._ended:
-            self._close_if_done()
-        elif self._read_paused or self._blocked():
+        self._more = False
+        if self._waiting is None and not self._write_paused and self._held_bytes <= OUTPUT_BYTES_PAUSE:
+            if not self._ended and self._burst(session):
+                # A large answer: let it go out, and the other clients come in between.
+                self._more = True
+                self._server.loop.call_soon(self._pump)
+            if self._read_paused or self._blocked():
+                self._watch_input()
+        else:
             self._watch_input()
+        if self._ended or self._end_of_file:
+            self._close_if_done()
 
     def _burst(self, session: ClientSession) -> bool:
         """Executes requests until something is in the way, and writes their replies; whether to go on at once."""
         hub, codec = self._hub, self.codec
         ready, encode, execute = codec.ready, codec.encode, session.execute
-        clock, held, count = hub.monotonic_ns, self._held, hub.count
+        clock, held = hub.monotonic_ns, self._held
         synced, slow_ns = self._store.synced, hub.slow_ns
         plain = hub.always and self._store.poisoned is None  # what is not synced is held, whatever it is
         out: list[bytes] = []
@@ -165,7 +170,7 @@ class Connection(asyncio.Protocol):
             reply = execute(request)
             if session.spec is not spec:
                 # Runs of one command are counted at once: most pipelines are such runs.
-                count(spec, run, before - run_start)
+                hub.count(spec, run, before - run_start)
                 spec, run, run_start = session.spec, 0, before
             run += 1
             if reply.__class__ is Wait:
@@ -199,7 +204,7 @@ class Connection(asyncio.Protocol):
                 break
             if more:
                 break
-        count(spec, run, before - run_start)
+        hub.count(spec, run, before - run_start)
         session.count_reads()
         if need:
             self._await_sync(need)
@@ -274,7 +279,7 @@ class Connection(asyncio.Protocol):
             self._write(b"".join(out))
         if held:
             self._await_progress()
-        if self._ended or self.codec.ready or self.codec.buffered():
+        if self._ended or self._end_of_file or self.codec.ready or self.codec.buffered():
             self._pump()
 
     def _write(self, data: bytes) -> None:
@@ -341,7 +346,9 @@ class Connection(asyncio.Protocol):
         self._read_paused = crowded
 
     def _close_if_done(self) -> None:
-        if self._ended and not self._held and self._waiting is None and self._transport is not None:
+        if self._held or self._waiting is not None or self._transport is None:
+            return
+        if self._ended or (self._end_of_file and not self._more and not self._blocked()):
             self._transport.close()
 
     def drain(self) -> None:
