@@ -1,7 +1,7 @@
 """The same commands to redis-server and to keyhaus, the bytes of every reply compared.
 
-`KEYHAUS_SEED=number` repeats a run, `KEYHAUS_DIFFERENTIAL=count` sets how many sequences it sends. A sequence that
-shows a difference is shortened as long as the difference stays, then told.
+`KEYHAUS_SEED=number` repeats a run, `KEYHAUS_DIFFERENTIAL=count` sets how many sequences it sends to each engine. A
+sequence that shows a difference is shortened as long as the difference stays, then told.
 
 What may differ, and is compared by its meaning: the order of KEYS, which key RANDOMKEY picks, SCAN's pages (a whole
 iteration is compared), DUMP's bytes (each server restores what the other gave), and times, by as much as passes between
@@ -24,19 +24,20 @@ from tests.support.processes import HOST, keyhaus_server, redis_server
 from tests.support.sequences import CLIENTS, COMMANDS, How, Sequence, Step
 from tests.support.wire import Node, Wire, parsed
 
-SEQUENCES: Final = int(os.environ.get("KEYHAUS_DIFFERENTIAL") or 2000)
+SEQUENCES: Final = int(os.environ.get("KEYHAUS_DIFFERENTIAL") or 700)
 SEQUENCE_STEPS: Final = 80
 TOLERANCE_MS: Final = 5_000
 # Data commands of which Redis knows nothing, or whose replies it does not settle.
 NOT_COMPARED: Final = frozenset(("CAS", "RANGE", "DELRANGE", "LOLWUT"))
 
 
-@pytest.fixture(scope="module")
-def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+@pytest.fixture(scope="module", params=["memory", "durable"])
+def ports(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A redis-server's port and a keyhaus server's."""
+    options = ("--engine", request.param, "--durability", "everysec", "--log-level", "warning")
     with (
         redis_server(tmp_path_factory.mktemp("redis")) as redis,
-        keyhaus_server(tmp_path_factory.mktemp("keyhaus"), "--engine", "memory", "--log-level", "warning") as ours,
+        keyhaus_server(tmp_path_factory.mktemp("keyhaus"), *options) as ours,
     ):
         yield redis, ours.port
 

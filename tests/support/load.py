@@ -208,7 +208,10 @@ class Link:
             assert self.ask(b"SELECT", b"%d" % database) == b"OK"
 
     def send(self, *requests: list[bytes]) -> None:
-        self._socket.sendall(b"".join(map(encoded, requests)))
+        self.raw(b"".join(map(encoded, requests)))
+
+    def raw(self, data: bytes) -> None:
+        self._socket.sendall(data)
 
     def reply(self) -> Any:
         """The next reply. Raises ConnectionError where the server hung up."""

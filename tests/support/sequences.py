@@ -117,6 +117,8 @@ class Sequence:
             for _ in range(self._random.randrange(3)):
                 self._plain(self._random.choice((client, other)))
             if self._random.random() < 0.1:
+                self._add(Step(self._random.choice((client, other)), (self._key(),), How.LAPSE))
+            if self._random.random() < 0.1:
                 self._add(Step(client, (b"UNWATCH",)))
         if self._random.random() < 0.95:
             self._add(Step(client, (b"MULTI",)))
