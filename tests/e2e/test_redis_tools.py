@@ -83,7 +83,7 @@ def test_mass_insert(cli: Cli) -> None:
     assert cli("--pipe", given=requests).endswith(b"errors: 0, replies: 5000\n")
     assert cli("dbsize") == b"5000\n" and cli("strlen", "key:4999") == b"199\n"
     odd = encoded([b"SET", b"a", b"\r\n"]) + encoded([b"NOTHING"]) + encoded([b"SET", b"b", b""])
-    assert cli("--pipe", given=odd, status=1).splitlines()[2:4][0] == b"errors: 1, replies: 3"
+    assert cli("--pipe", given=odd, status=1).splitlines()[2] == b"errors: 1, replies: 3"
     assert cli("mget", "a", "b") == b"\r\n\n\n"
 
 
@@ -102,7 +102,7 @@ def test_the_benchmark_runs(server: RunningKeyhaus, options: tuple[str, ...]) ->
     # Its `ping` also sends inline commands, which are spoken on a port of RESP alone.
     tests = "ping,set,get,incr,mset" if "resp" in server.ports else "ping_mbulk,set,get,incr,mset"
     command = (require_program("redis-benchmark"), "-h", HOST, "-p", str(server.port), "-t", tests, "-n", "3000", "-q")
-    done = subprocess.run((*command, "-e", *options), capture_output=True, timeout=SECONDS, check=False)
+    done = subprocess.run((*command, *options), capture_output=True, timeout=SECONDS, check=False)
     assert done.returncode == 0 and done.stderr == b"", done
     finished = re.findall(rb"([A-Z_]+)(?: \(10 keys\))?: [\d.]+ requests per second", done.stdout)
     expected = [b"PING_INLINE", b"PING_MBULK", b"SET", b"GET", b"INCR", b"MSET"]

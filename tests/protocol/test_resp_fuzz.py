@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, SupportsIndex
@@ -48,8 +49,9 @@ WORDS = st.lists(
     st.binary(max_size=6) | st.sampled_from([b"\r\n", b"", b"$1\r\n", b"x" * 4096]), min_size=1, max_size=5
 )
 REQUESTS = st.lists(WORDS | st.just([b"DEL"] * 65), max_size=8)
+SHORT = st.binary(max_size=9) | st.sampled_from([b"\r\n", b"a\r\n$1", b"a", b"b"])
 ONE_COMMAND = st.integers(1, 4).flatmap(
-    lambda count: st.lists(st.lists(st.binary(max_size=9), min_size=count, max_size=count), max_size=20)
+    lambda count: st.lists(st.lists(SHORT, min_size=count, max_size=count), max_size=20)
 )
 # Mostly requests, since streams of noise end at their first line.
 STREAMS = st.lists(st.one_of(PIECES, PIECES, st.binary(max_size=8), WORDS.map(encoded)), max_size=16).map(b"".join)
@@ -127,10 +129,10 @@ def test_any_line_is_split_or_refused(line: bytes) -> None:
 
 
 class Looked:
-    """How many bytes a codec has looked at."""
+    """How many bytes a codec has looked at, and how often it has searched for the end of a line."""
 
     def __init__(self) -> None:
-        self.bytes = 0
+        self.bytes = self.searches = 0
 
 
 def counting(looked: Looked) -> type[bytearray]:
@@ -140,6 +142,7 @@ def counting(looked: Looked) -> type[bytearray]:
         def find(self, sub: Any, start: Any = 0, end: Any = None) -> int:
             found = super().find(sub, start)
             looked.bytes += (len(self) if found < 0 else found) - start
+            looked.searches += 1
             return found
 
         def __getitem__(self, key: Any) -> Any:
@@ -164,8 +167,8 @@ class CountingBytes(bytes):
         return super().split(sep, maxsplit)
 
 
-def work(pieces: Iterable[bytes], monkeypatch: pytest.MonkeyPatch, *, backlog: bool = False) -> int:
-    """How many bytes the codec looks at; with a backlog only one request is taken at a time."""
+def work(pieces: Iterable[bytes], monkeypatch: pytest.MonkeyPatch, *, backlog: bool = False) -> Looked:
+    """What the codec looks at; with a backlog only one request is taken at a time."""
     looked = Looked()
     with monkeypatch.context() as patch:
         patch.setattr(resp, "bytearray", counting(looked), raising=False)
@@ -180,7 +183,7 @@ def work(pieces: Iterable[bytes], monkeypatch: pytest.MonkeyPatch, *, backlog: b
                     pass
         for _ in drained(codec):
             pass
-    return looked.bytes
+    return looked
 
 
 def small_requests(size: int) -> bytes:
@@ -223,7 +226,41 @@ def test_every_byte_is_looked_at_a_few_times(name: str, backlog: bool, monkeypat
     """One more look at all that is buffered for each byte or request would make thousands."""
     pieces = list(STREAMS_BY_SIZE[name](40_000))
     size = sum(map(len, pieces))
-    assert size <= work(pieces, monkeypatch, backlog=backlog) <= 8 * size + 64
+    assert size <= work(pieces, monkeypatch, backlog=backlog).bytes <= 8 * size + 64
+
+
+LARGE_WORD = b"v\r\n" * 1000
+
+
+@pytest.mark.parametrize(
+    "read", [len(encoded([LARGE_WORD])), 50_000], ids=["one request a read", "reads that cut them"]
+)
+def test_what_was_read_is_let_go(read: int) -> None:
+    """A codec keeps what is not complete, and no more than a read beside it."""
+    codec = RespCodec()
+    held, peak = memory_of(codec, encoded([LARGE_WORD]) * 400, read)
+    assert held < 150_000 and peak < 400_000
+
+
+def test_the_arguments_of_a_large_request_are_kept_once() -> None:
+    codec = RespCodec()
+    words = 400
+    held, peak = memory_of(codec, encoded([LARGE_WORD] * words)[:-2], 50_000)
+    assert codec.buffered() < 100_000
+    assert held < len(LARGE_WORD) * words * 1.15 and peak < len(LARGE_WORD) * words * 1.3
+
+
+def memory_of(codec: RespCodec, stream: bytes, read: int) -> tuple[int, int]:
+    """How many bytes a codec holds at the end of a stream, and at most."""
+    tracemalloc.start()
+    try:
+        for piece in in_pieces(stream, read):
+            codec.feed(piece)
+            for _ in drained(codec):
+                pass
+        return tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_backlog_that_grows_by_bytes_is_not_looked_at_anew(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,4 +271,13 @@ def test_a_backlog_that_grows_by_bytes_is_not_looked_at_anew(seed: int, monkeypa
         start = choices.randrange(len(backlog))
         pieces = [backlog[:start], backlog[start:], *bytewise(tail)]
         size = len(backlog) + len(tail)
-        assert work(pieces, monkeypatch, backlog=True) <= 8 * size
+        assert work(pieces, monkeypatch, backlog=True).bytes <= 8 * size
+
+
+def test_plain_requests_are_cut_out_by_a_split_wherever_reads_cut_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line by line only the one request is read that a read has cut in two: a pipeline must not stay slow for good."""
+    data = small_requests(300_000)
+    for size in (997, 20_011):
+        pieces = list(in_pieces(data, size))
+        lines = 7  # of a request
+        assert work(pieces, monkeypatch).searches <= (lines + 1) * len(pieces)

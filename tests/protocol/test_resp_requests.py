@@ -235,7 +235,7 @@ def test_a_request_that_is_not_complete_is_waited_for(data: bytes) -> None:
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_only_multibulk_is_read_where_inline_is_not_spoken(name: str) -> None:
-    """As on the port that recognises dialects; HTTP is told apart, a line is bounded, and an empty one is passed over."""
+    """As on the port that recognises dialects; HTTP is told apart, lines are bounded, empty ones are passed over."""
     vector = VECTORS[name]
     without_inline = partial(RespCodec, inline=False)
     expected = vector.parsed()

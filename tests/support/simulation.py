@@ -52,6 +52,12 @@ class SimulatedFile:
         self._step("write")
         cache = self.inode.cache
         growth = offset + len(data) - len(cache)
+        if growth > self._disk.room:
+            # As a real one: what fits is written, and then there is no space left.
+            fits = len(data) - growth + self._disk.room
+            if fits > 0:
+                self.write(data[:fits], offset)
+            self._disk.use(growth)
         if growth > 0:
             self._disk.use(growth)
             cache.extend(bytes(growth))

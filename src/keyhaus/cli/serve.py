@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +115,10 @@ def serve(
     try:
         run(settings, addresses, lambda opened: say_ready(opened, log_format is LogFormat.JSON))
     except StartFailed as error:
-        typer.echo(f"keyhaus: {error}", err=True)
+        if log_format is LogFormat.JSON:
+            logging.getLogger("keyhaus.server").error("%s", error)
+        else:
+            typer.echo(f"keyhaus: {error}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -139,7 +139,7 @@ class Journal:
         if open_bytes <= self._fits:
             return None
         if self.poisoned is not None:
-            raise self.poisoned
+            raise Poisoned(self.poisoned.message)  # a new one, since each raise adds to the traceback of an old one
         if self._parts and open_bytes > limits.GROUP_BYTES_PAUSE:
             return self._room
         if self.last - self.synced >= limits.UNSYNCED_COMMITS_MAX:
@@ -153,9 +153,8 @@ class Journal:
             return None
         if self._parts:
             return self._room  # once the open group is on its way, the commit may fit alone
-        self.preparer.want(total, self.size)
-        if self.preparer.refuses is not None:
-            raise DiskFull(self.preparer.refuses)
+        if (reason := self.preparer.want(total, self.size)) is not None:
+            raise DiskFull(reason)
         return self._room
 
     def _measure(self) -> None:
@@ -169,7 +168,11 @@ class Journal:
         """Up to where commits may go: behind it are the end mark's block, and what is kept for a full disk (J2)."""
         end = segment.bytes - self._block
         if not self.preparer.has_spare(segment):
-            end -= segment.bytes // 8  # the next start can only build its fresh segment from what it cuts off here
+            # The next start can only build its fresh segment from what it cuts off here. On a full disk that is to
+            # last for many starts, so there only deletions are taken.
+            if self.preparer.refuses is not None and not frees:
+                return 0
+            end -= max(segment.bytes // 8, min(segment.bytes // 2, 8 * self._block))
         if frees or self.preparer.has_more(segment):
             return end
         return end - min(limits.MIB, segment.bytes // 16)

@@ -49,7 +49,7 @@ class Preparer:
         # Above every file there is, also those that no manifest names.
         names = disk.names(DIRECTORY)
         self._number = max([started.segment.number, *(segment_number(name) or 0 for name in names)])
-        self._largest = max(segment_bytes, started.segment.bytes)
+        self._largest = self._used_largest = max(segment_bytes, started.segment.bytes)
         self._busy = self._closed = self._retrying = False
         self._worker = spawn.worker("journal-preparer")
         self._fill()
@@ -78,17 +78,28 @@ class Preparer:
         assert segment is not None, "the journal's room was promised"
         self._prepared.remove(segment)
         self._used += segment.bytes
+        self._used_largest = max(self._used_largest, segment.bytes)
         self._fill()
         return segment
 
-    def want(self, total: int, used: int) -> None:
-        """A group of `total` bytes needs a segment, perhaps one of its own size."""
+    def want(self, total: int, used: int) -> str | None:
+        """A group of `total` bytes needs a segment, perhaps one of its own size; why it can't be had, if it can't."""
         self._used = used
         size = align(layout.HEADER_BYTES, self._block) + total + 2 * self._block
         # What deletes may use stays free behind it, in a segment of its own size too.
         size += min(1 << 20, align(size // 8, self._block))
-        self._largest = max(self._largest, size)
+        if size > self._largest and used + size > self._max_bytes:
+            return self._limit()  # smaller ones may still fit, so nothing is kept ready for this one
+        if not self._retrying:
+            self._largest = max(self._largest, size)
         self._fill()
+        return self.refuses
+
+    def _limit(self) -> str:
+        return (
+            f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes): raise it and "
+            "restart, or keep less"
+        )
 
     def recycle(self, names: list[str], used: int) -> None:
         """Files whose segments left the manifest, which now names `used` bytes."""
@@ -112,10 +123,7 @@ class Preparer:
             return self._submit_removal()
         if large_enough and self._used + self._largest > self._max_bytes:
             # The spare is beyond the limit; another one to roll to is not made.
-            self.refuses = (
-                f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes): raise it and "
-                "restart, or keep less"
-            )
+            self.refuses = self._limit()
             return
         self._busy = True
         self._number += 1
@@ -130,6 +138,7 @@ class Preparer:
             room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "the disk is full" if room else f"no further segment can be prepared ({error})"
             self.refuses = f"{reason}: the write was refused and nothing was done; it will go on once there is room"
+            self._largest = max([self._used_largest, *(entry.bytes for entry in self._prepared)])
             if not self._closed:
                 self._retrying = True
                 self._spawn.later(RETRY_MS, self._retry)

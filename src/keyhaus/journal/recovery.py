@@ -315,7 +315,7 @@ def _room_for_fresh(
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or size == need:
                 raise
-            size = max(size // 2, need)
+            size = max(size - size // 8, need)
 
 
 def rewrites(unproven: list[tuple[int, bytes]]) -> list[tuple[int, int, list[bytes]]]:

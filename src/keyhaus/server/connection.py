@@ -12,7 +12,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyhaus.core.errors import Error
 from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from keyhaus.server.server import Server
 
 log = logging.getLogger("keyhaus.connection")
+
+LINGER_SECONDS: Final = 1.0
 
 
 class ClientSession(Session):
@@ -75,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._more = False  # a burst ended early: the next turn goes on
         self._ended = False  # nothing more is executed: QUIT, a broken stream, a stop
         self._end_of_file = False  # the client will say nothing more
+        self._lingering = False  # our side is ended, the client's not yet
 
     # asyncio's side
 
@@ -109,6 +112,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has said all; what it still has to be told is told before the connection is closed."""
         self._end_of_file = True
+        if self._waiting is not None and self._session is not None and self._session.blocks():
+            self._give_up()  # it may be gone, and what WAIT waits for may never come
         self._close_if_done()
         return self._transport is not None
 
@@ -292,6 +297,7 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._hub.statistics.protocol_errors += 1
         log.info("closing a connection whose stream is broken", extra={"reason": error.message, "client": self.peer()})
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # the codec keeps it, and they would keep all
         data = self.codec.encode(error)
         if self._held:
             self._held.append((0, False, data))
@@ -348,14 +354,42 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if self._held or self._waiting is not None or self._transport is None:
             return
-        if self._ended or (self._end_of_file and not self._more and not self._blocked()):
+        if self._end_of_file and (self._ended or (not self._more and not self._blocked())):
             self._transport.close()
+        elif self._ended and not self._lingering:
+            self._hang_up(self._transport)
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        """Ends our side, and reads on until the client ends its own: to close a socket in which requests wait unread
+        is a reset, which takes replies away that are still on their way."""
+        self._lingering = True
+        transport.write_eof()
+        if self._read_paused:
+            transport.resume_reading()
+        self._server.loop.call_later(LINGER_SECONDS, self._close_late)
+
+    def _close_late(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _give_up(self) -> None:
+        """What the running command waits for is not waited for any more; it never happens."""
+        self._ended = True
+        self._waiting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._session is not None:
+            self._session.abandon()
 
     def drain(self) -> None:
         """The server stops: nothing more is executed; closes once every reply has left."""
         self._ended = True
         if self._waiting is not None:
-            self.close()
+            self._give_up()
+        session = self._session
+        if session is not None and self._hub.monotonic_ns() - session.active_ns > LINGER_SECONDS * 1_000_000_000:
+            self._end_of_file = True  # it sends nothing, so nothing is lost by not waiting for its end
         self._close_if_done()
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from typing import Any, Final
 
 import msgspec
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -27,6 +29,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
         text = f"{_time(record)} {record.levelname.lower()} {record.name}: {record.getMessage()}{fields}"
+        # What a client said may be in it, and must not begin a line of its own.
+        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 

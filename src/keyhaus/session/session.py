@@ -168,6 +168,8 @@ class Session:
 
     def _failed(self, error: Error) -> Error:
         self._hub.count_failure(self.spec, error)
+        # A reply with its traceback is a circle of frames, which keeps the request's bytes until they are collected.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         return error
 
     async def _finish(
@@ -342,6 +344,10 @@ class Session:
         """Whether the reply that has just been given needs what it depends on synced, whatever the durability is."""
         wanted, self._tx.waits_for_sync = self._tx.waits_for_sync, False
         return wanted
+
+    def blocks(self) -> bool:
+        """Whether the command that runs is one that waits for something outside, such as WAIT."""
+        return self.spec is not None and bool(self.spec.flags & Flag.BLOCKING)
 
     @property
     def database(self) -> int:
