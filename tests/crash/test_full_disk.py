@@ -22,7 +22,7 @@ from keyhaus.core.settings import Settings
 from keyhaus.store.store import Store
 from keyhaus.store.transaction import Transaction
 from tests.support.load import Link
-from tests.support.processes import keyhaus_server
+from tests.support.processes import ServerFailed, keyhaus_server
 from tests.support.simulation import SimulatedDisk, SimulatedSpawn
 
 DISK_BYTES: Final = 4 << 20
@@ -155,13 +155,15 @@ def test_a_full_disk_can_be_started_again_and_again(killed: bool, small_disk: Pa
 
 def test_a_start_on_a_disk_without_any_room_says_so(small_disk: Path, tmp_path: Path) -> None:
     take_all(small_disk)
-    with pytest.raises(AssertionError, match="keyhaus: .* No space left on device"):
-        with keyhaus_server(tmp_path, "--data-dir", str(small_disk / "data"), *SEGMENT):
-            pass
+    options = ("--data-dir", str(small_disk / "data"), *SEGMENT)
+    with (
+        pytest.raises(ServerFailed, match="keyhaus: .* No space left on device"),
+        keyhaus_server(tmp_path, *options),
+    ):
+        pass
     (small_disk / "other").unlink()
-    with keyhaus_server(tmp_path, "--data-dir", str(small_disk / "data"), *SEGMENT) as server:
-        with Link(server.port) as link:
-            assert link.ask(b"SET", b"k", b"v") == b"OK"
+    with keyhaus_server(tmp_path, *options) as server, Link(server.port) as link:
+        assert link.ask(b"SET", b"k", b"v") == b"OK"
 
 
 def test_the_journal_has_a_limit_of_its_own(tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ class Simulated:
         assert store.synced >= transaction.depends
 
     def fill(self, name: bytes) -> list[bytes]:
-        accepted = []
+        accepted: list[bytes] = []
         for number in range(10_000):
             key = b"%b:%d" % (name, number)
             try:

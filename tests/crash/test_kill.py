@@ -140,10 +140,14 @@ def _lose(model: Model, state: State) -> None:
 
 
 def _step_back(model: Model, state: State) -> None:
-    """One acknowledged unit is missing, its successors are there."""
-    state.clear()
-    for unit in model.units[:249]:
-        apply(state, unit)
+    """The last acknowledged unit that did anything is missing."""
+    acknowledged = dict(state)
+    for kept in range(249, 0, -1):
+        state.clear()
+        for unit in model.units[:kept]:
+            apply(state, unit)
+        if state != acknowledged:
+            return
 
 
 def _tear(model: Model, state: State) -> None:

@@ -1,7 +1,7 @@
 """A write or a sync of the journal that fails poisons the database until a restart (C4).
 
-Nothing that was not confirmed is told, no second sync is tried (the kernel may have dropped the pages and would say that
-all is well), reads of what is synced go on, and a restart finds everything that was confirmed.
+Nothing that was not confirmed is told, no second sync is tried (the kernel may have dropped the pages and would say
+that all is well), reads of what is synced go on, and a restart finds everything that was confirmed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The system calls of a real server show it too: reply bytes leave after the `fdatasync` that followed their `pwrite`."""
+"""The system calls of a real server: a reply leaves after the `fdatasync` that followed its write's `pwrite`."""
 
 from __future__ import annotations
 
@@ -131,18 +131,19 @@ def traced(directory: Path) -> tuple[list[str], dict[int, str]]:
     return lines, owners
 
 
+def read(trace: Trace, lines: list[str]) -> None:
+    for line in lines:
+        trace.line(line.rstrip("\n"))
+
+
 def test_replies_leave_after_the_fdatasync_that_covers_them(tmp_path: Path) -> None:
     lines, owners = traced(tmp_path)
     trace = Trace(owners)
-    for line in lines:
-        trace.line(line.rstrip("\n"))
+    read(trace, lines)
     expected = {"a": ROUNDS, "b": sum(number % 7 + 1 for number in range(ROUNDS))}
     assert {owner: trace.confirmed[owner] for owner in expected} == expected, "the trace was not understood"
     assert trace.reads > ROUNDS, "hardly a value was read while it was new"
     assert len(trace.synced) == sum(expected.values())
     # The same trace without its syncs is refused: it is them that the check looks at.
-    blind = Trace(owners)
     with pytest.raises(TooEarly):
-        for line in lines:
-            if "fdatasync" not in line:
-                blind.line(line.rstrip("\n"))
+        read(Trace(owners), [line for line in lines if "fdatasync" not in line])

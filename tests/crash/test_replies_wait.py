@@ -7,7 +7,7 @@ fail too, by taking out what it is there for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
@@ -28,7 +28,7 @@ ONE: Final = b":1\r\n"
 ZERO: Final = b":0\r\n"
 SYNTAX_ERROR: Final = b"-ERR wrong number of arguments for 'set' command\r\n"
 SMALL: Final = {"journal_segment_bytes": 256 << 10}
-Script = list[tuple[str, bytes]]  # each command with its reply
+Script = Sequence[tuple[str, bytes]]  # each command with its reply
 
 
 class TooEarly(AssertionError):
@@ -47,8 +47,8 @@ class Scenario(NamedTuple):
     """
 
     writes: Script
-    reads: Script = []
-    first: Script = []
+    reads: Script = ()
+    first: Script = ()
     told: tuple[int, int] = (0, 0)
     ahead_ms: int = 0
 
@@ -301,61 +301,65 @@ def test_what_is_taken_out_is_noticed(fault: str, name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("durability", ["everysec", "none"])
 def test_whoever_asks_for_less_waits_for_less(durability: str, tmp_path: Path) -> None:
     """C3: replies leave at `written`; WAITAOF waits for the sync; the others do not wait for WAITAOF."""
-    with gated_server(tmp_path, durability=durability, **SMALL) as (server, disk):
-        with Probe(server.port) as one, Probe(server.port) as two:
-            disk.shut()
-            assert one.call(b"SET", b"k", b"v") == OK
-            assert disk.events[0] == "written", "the reply came before the write"
-            assert two.call(b"GET", b"k") == b"$1\r\nv\r\n"
-            one.send(words("WAITAOF 1 0 0"), words("PING"))
-            disk.wait_for(lambda: "sync begins" in disk.events)
-            # Whoever reads that write waits for nothing; twice, so that all that was sent before was read.
-            assert two.call(b"GET", b"k") == two.call(b"GET", b"k") == b"$1\r\nv\r\n"
-            assert one.silent(), "WAITAOF was answered before the sync"
-            disk.let_go()
-            assert one.replies(2) == [b"*2\r\n:1\r\n:0\r\n", b"+PONG\r\n"]
-            assert "synced" in disk.events
+    with (
+        gated_server(tmp_path, durability=durability, **SMALL) as (server, disk),
+        Probe(server.port) as one,
+        Probe(server.port) as two,
+    ):
+        disk.shut()
+        assert one.call(b"SET", b"k", b"v") == OK
+        assert disk.events[0] == "written", "the reply came before the write"
+        assert two.call(b"GET", b"k") == b"$1\r\nv\r\n"
+        one.send(words("WAITAOF 1 0 0"), words("PING"))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        # Whoever reads that write waits for nothing; twice, so that all that was sent before was read.
+        assert two.call(b"GET", b"k") == two.call(b"GET", b"k") == b"$1\r\nv\r\n"
+        assert one.silent(), "WAITAOF was answered before the sync"
+        disk.let_go()
+        assert one.replies(2) == [b"*2\r\n:1\r\n:0\r\n", b"+PONG\r\n"]
+        assert "synced" in disk.events
 
 
 def test_everysec_syncs_by_itself_and_holds_nobody_up(tmp_path: Path) -> None:
-    with gated_server(tmp_path, durability="everysec", **SMALL) as (server, disk):
-        with Probe(server.port) as probe:
-            disk.shut()
-            assert probe.call(b"SET", b"k", b"v") == OK
-            disk.wait_for(lambda: "sync begins" in disk.events)
-            for number in range(20):
-                assert probe.call(b"SET", b"k", b"%d" % number) == OK
-            assert "synced" not in disk.events
-            disk.let_go()
-            disk.wait_for(lambda: disk.events.count("synced") >= 2)  # the first, and one for what came after it
+    with gated_server(tmp_path, durability="everysec", **SMALL) as (server, disk), Probe(server.port) as probe:
+        disk.shut()
+        assert probe.call(b"SET", b"k", b"v") == OK
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        for number in range(20):
+            assert probe.call(b"SET", b"k", b"%d" % number) == OK
+        assert "synced" not in disk.events
+        disk.let_go()
+        disk.wait_for(lambda: disk.events.count("synced") >= 2)  # the first, and one for what came after it
 
 
 def test_none_syncs_only_when_it_is_asked_to(tmp_path: Path) -> None:
     """A reader with `always` asks for the sync of another's write, and waits for it."""
-    with gated_server(tmp_path, durability="none", **SMALL) as (server, disk):
-        with Probe(server.port) as probe:
-            disk.shut()
-            assert probe.call(b"SET", b"k", b"v") == OK
-            assert probe.call(b"GET", b"k") == b"$1\r\nv\r\n"
-            assert probe.call(b"CONFIG", b"SET", b"durability", b"always") == OK
-            assert disk.events == ["written"]
-            probe.send(words("GET k"))
-            disk.wait_for(lambda: "sync begins" in disk.events)
-            assert probe.silent()
-            disk.let_go()
-            assert probe.receive() == b"$1\r\nv\r\n"
-            assert disk.events == ["written", "sync begins", "synced"]
+    with gated_server(tmp_path, durability="none", **SMALL) as (server, disk), Probe(server.port) as probe:
+        disk.shut()
+        assert probe.call(b"SET", b"k", b"v") == OK
+        assert probe.call(b"GET", b"k") == b"$1\r\nv\r\n"
+        assert probe.call(b"CONFIG", b"SET", b"durability", b"always") == OK
+        assert disk.events == ["written"]
+        probe.send(words("GET k"))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert probe.silent()
+        disk.let_go()
+        assert probe.receive() == b"$1\r\nv\r\n"
+        assert disk.events == ["written", "sync begins", "synced"]
 
 
 def test_numbers_about_data_are_told_as_of_the_last_sync(tmp_path: Path) -> None:
     """C2: INFO does not wait, so it must not count what is not synced."""
-    with gated_server(tmp_path, **SMALL) as (server, disk):
-        with Probe(server.port) as writer, Probe(server.port) as reader:
-            assert writer.call(b"MSET", b"a", b"1", b"b", b"2") == OK
-            disk.shut()
-            writer.send(words("SET c 3"))
-            disk.wait_for(lambda: "sync begins" in disk.events)
-            assert b"db0:keys=2," in reader.call(b"INFO", b"keyspace")
-            disk.let_go()
-            assert writer.receive() == OK
-            assert b"db0:keys=3," in reader.call(b"INFO", b"keyspace")
+    with (
+        gated_server(tmp_path, **SMALL) as (server, disk),
+        Probe(server.port) as writer,
+        Probe(server.port) as reader,
+    ):
+        assert writer.call(b"MSET", b"a", b"1", b"b", b"2") == OK
+        disk.shut()
+        writer.send(words("SET c 3"))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert b"db0:keys=2," in reader.call(b"INFO", b"keyspace")
+        disk.let_go()
+        assert writer.receive() == OK
+        assert b"db0:keys=3," in reader.call(b"INFO", b"keyspace")

@@ -172,6 +172,9 @@ class Probe(Wire):
     def __init__(self, port: int) -> None:
         super().__init__("127.0.0.1", port)
 
+    def __enter__(self) -> Probe:
+        return self
+
     def silent(self) -> bool:
         """Whether nothing has come (its end neither) that was not read."""
         return not self._rest and not select.select([self._socket], [], [], 0)[0]

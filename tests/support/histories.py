@@ -160,7 +160,7 @@ class World:
         cache = self.disk.inodes[line.name].cache
         cache[victim.offset + self.random.randrange(8, victim.length)] ^= 1 << self.random.randrange(8)
         said = max(
-            [line.counts_to or 0 for line in manifest.segments]
+            [max(line.counts_to or 0, line.begins_after) for line in manifest.segments]
             + [max(head.mark, head.jump[0] if head.jump else 0) for _, head in found if head is not victim]
         )
         self.note(f"DAMAGE to {victim.first}..{victim.last} in {line.name} at {victim.offset}")

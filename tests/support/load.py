@@ -110,7 +110,7 @@ class Model:
         return self._unit([b"INCR", key], value, [(key, b"%d" % value, False)])
 
     def _delete(self, mark: bytes) -> Unit:
-        keys = list({self._key() for _ in range(self.random.randint(1, 3))})
+        keys = sorted({self._key() for _ in range(self.random.randint(1, 3))})
         there = sum(key in self._head for key in keys)
         return self._unit([b"DEL", *keys], there, [(key, None, False) for key in keys])
 
@@ -175,7 +175,8 @@ class Model:
                     return f"LOST {key!r}: {promised[key]!r:.60} was acknowledged and is gone"
             elif found[key] not in possible.get(key, set()):
                 word = "LOST" if key in promised else "INVENTED"
-                return f"{word} {key!r}: found {found[key]!r:.60}, not {promised.get(key)!r:.60} nor anything sent later"
+                there, due = f"{found[key]!r:.60}", f"{promised.get(key)!r:.60}"
+                return f"{word} {key!r}: found {there}, not {due} nor anything sent later"
         return "REORDERED: each value was sent, but no point in the order explains them together"
 
 

@@ -39,8 +39,11 @@ class SimulatedFile:
     def __init__(self, disk: SimulatedDisk, inode: Inode, name: str) -> None:
         self._disk, self.inode, self.name = disk, inode, name
         self._life = disk.life
+        self._closed = False
 
     def _step(self, what: str) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, f"{what} of a closed file")
         if self._life != self._disk.life:
             raise Crash
         self._disk.step(what, self.name)
@@ -86,7 +89,7 @@ class SimulatedFile:
         self.inode.dirty = {page for page in self.inode.dirty if page * PAGE < size}
 
     def close(self) -> None:
-        pass
+        self._closed = True
 
 
 class SimulatedLock:

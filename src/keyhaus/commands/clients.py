@@ -8,6 +8,7 @@ from typing import Any, Final
 from keyhaus.commands.connection import DEFAULT_USER, is_plain_word, set_name
 from keyhaus.commands.help import add_help
 from keyhaus.commands.spec import Flag, command, container, integer
+from keyhaus.commands.values import check_reply_bytes
 from keyhaus.core import limits
 from keyhaus.core.context import ClientView, Context
 from keyhaus.core.errors import LimitExceeded, Syntax, UserError
@@ -150,8 +151,13 @@ async def client_list(tx: Transaction, args: list[bytes], context: Context) -> A
         return _lines(clients if _type(args[3]) == "normal" else [], context)
     if option == b"ID" and len(args) > 3:
         by_id = {client.id: client for client in clients}
-        ids = [integer(word, "Invalid client ID") for word in args[3:]]
-        return _lines([by_id[number] for number in ids if number in by_id], context)
+        ids = {word: integer(word, "Invalid client ID") for word in dict.fromkeys(args[3:])}
+        now_ns = context.server.monotonic_ns()
+        lines = {word: client_line(by_id[number], now_ns) + b"\n" for word, number in ids.items() if number in by_id}
+        # Who is named again is told again, as in Redis.
+        told = [lines[word] for word in args[3:] if word in lines]
+        check_reply_bytes(tx, sum(map(len, told)))
+        return Verbatim(b"".join(told))
     raise Syntax
 
 
@@ -202,25 +208,26 @@ def _close(clients: list[ClientView], context: Context) -> None:
 
 def _filters(args: list[bytes]) -> tuple[list[Callable[[ClientView], bool]], bool]:
     """The filters of CLIENT KILL, and whether the asker itself is spared."""
-    filters: list[Callable[[ClientView], bool]] = []
+    filters: dict[tuple[bytes, bytes], Callable[[ClientView], bool]] = {}  # each once, however often it is given
     skip_me = True
     if len(args) % 2:
         raise Syntax
     for option, word in zip(args[2::2], args[3::2], strict=True):
-        match option.upper():
+        place = (option.upper(), word)
+        match place[0]:
             case b"SKIPME":
                 skip_me = _yes(word)
             case b"ID":
-                filters.append(_by_id(word))
+                filters[place] = _by_id(word)
             case b"ADDR" | b"LADDR":
-                filters.append(_by_address("address" if len(option) == 4 else "local_address", _text(word)))
+                filters[place] = _by_address("address" if len(option) == 4 else "local_address", _text(word))
             case b"TYPE":
-                filters.append(_by_type(_type(word)))
+                filters[place] = _by_type(_type(word))
             case b"USER":
-                filters.append(_by_user(word))
+                filters[place] = _by_user(word)
             case _:
                 raise Syntax
-    return filters, skip_me
+    return list(filters.values()), skip_me
 
 
 def _yes(word: bytes) -> bool:

@@ -11,8 +11,9 @@ from typing import Any, Final
 from keyhaus.commands.glob import compiled
 from keyhaus.commands.help import add_help
 from keyhaus.commands.spec import Flag, command, container
+from keyhaus.core import limits
 from keyhaus.core.context import Context
-from keyhaus.core.errors import Syntax, UserError
+from keyhaus.core.errors import LimitExceeded, Syntax, UserError
 from keyhaus.core.reply import OK
 from keyhaus.core.settings import ALIASES, TABLE, answers, parse, show
 from keyhaus.store.transaction import Transaction
@@ -44,12 +45,14 @@ def _values(context: Context) -> dict[str, str]:
     since="2.0.0",
     group=GROUP,
     syntax="pattern [pattern ...]",
-    complexity="O(N) in the number of settings",
+    complexity="O(N * M) in the numbers of settings and of patterns",
 )
 async def config_get(tx: Transaction, args: list[bytes], context: Context) -> Any:
+    patterns = list(dict.fromkeys(args[2:]))
+    _check_patterns(patterns)
     values = _values(context)
     found: dict[str, bytes] = {}  # by the setting's name, the name as the reply gives it
-    for pattern in args[2:]:
+    for pattern in patterns:
         if _WILD.isdisjoint(pattern):
             # A plain name comes back as it was asked for.
             name = _text(pattern).lower()
@@ -61,6 +64,13 @@ async def config_get(tx: Transaction, args: list[bytes], context: Context) -> An
                 if matches(name.encode()):
                     found.setdefault(name, name.encode())
     return {shown: values[name].encode("utf-8", "surrogateescape") for name, shown in found.items()}
+
+
+def _check_patterns(patterns: list[bytes]) -> None:
+    if len(patterns) > limits.CONFIG_PATTERNS_MAX:
+        raise LimitExceeded("config-patterns", len(patterns), limits.CONFIG_PATTERNS_MAX, "patterns")
+    if (size := sum(map(len, patterns))) > limits.CONFIG_PATTERN_BYTES_MAX:
+        raise LimitExceeded("config-pattern-bytes", size, limits.CONFIG_PATTERN_BYTES_MAX)
 
 
 def _text(word: bytes) -> str:

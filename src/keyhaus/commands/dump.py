@@ -25,7 +25,8 @@ from typing import Final
 from anycrc import Model  # type: ignore[import-untyped]
 
 from keyhaus.commands.spec import integer
-from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
+from keyhaus.core.errors import LimitExceeded, Syntax, TransactionTooLarge, UserError
+from keyhaus.core.limits import LZF_BYTES_MAX
 
 VERSION: Final = 10
 STRING: Final = 0
@@ -58,6 +59,7 @@ def restored(payload: bytes, most_bytes: int) -> bytes:
 
     Raises:
         UserError: The payload is damaged, of a later version, or of a type that is no string; in Redis' words.
+        LimitExceeded: It has more compressed bytes than can be unpacked without a pause that others feel.
         TransactionTooLarge: It announces a longer string.
     """
     footer = payload[-_FOOTER_BYTES:]
@@ -113,6 +115,8 @@ class _Reader:
             return b"%d" % int.from_bytes(self._take(1 << first - 0xC0), "little", signed=True)
         if first == 0xC3:
             packed_bytes, length = self._length(self._take(1)[0]), self._length(self._take(1)[0])
+            if packed_bytes > LZF_BYTES_MAX:
+                raise LimitExceeded("lzf-bytes", packed_bytes, LZF_BYTES_MAX)
             packed = self._take(packed_bytes)
             # Nothing is made that the packed bytes could not fill: an announced length alone costs no memory.
             if length > packed_bytes * _LZF_COPY_BYTES // 3 + _LZF_COPY_BYTES:
@@ -147,40 +151,38 @@ class _Reader:
 
 def _unpacked(packed: bytes, length: int) -> bytes:
     """The `length` bytes that LZF packed."""
+    # Each turn takes two bytes at least, so LZF_BYTES_MAX bounds them; all clients wait for them, so they are bare.
     out = bytearray()
-    place, end = 0, len(packed)
+    place, end, made = 0, len(packed), 0
     try:
         while place < end:
             control = packed[place]
-            place += 1
             if control < 32:
-                stop = place + control + 1
+                place += 2
+                stop = place + control
                 if stop > end:
                     raise _Damaged
-                out += packed[place:stop]
+                out += packed[place - 1 : stop]
                 place = stop
+                made += control + 1
             else:
                 count = (control >> 5) + 2
                 if count == 9:
-                    count += packed[place]
                     place += 1
-                start = len(out) - ((control & 31) << 8 | packed[place]) - 1
-                place += 1
-                if start < 0:
+                    count += packed[place]
+                back = ((control & 31) << 8 | packed[place + 1]) + 1
+                place += 2
+                if back > made:
                     raise _Damaged
-                _copy(out, start, count)
-            if len(out) > length:
+                if back < count:  # it reaches into what it makes, so that repeats
+                    out += (out[-back:] * (count // back + 1))[:count]
+                else:
+                    out += out[made - back : made - back + count]
+                made += count
+            if made > length:
                 raise _Damaged
     except IndexError:
         raise _Damaged from None
-    if len(out) != length:
+    if made != length:
         raise _Damaged
     return bytes(out)
-
-
-def _copy(out: bytearray, start: int, count: int) -> None:
-    """Appends `count` bytes from `start` on; where they reach into themselves they repeat."""
-    part = out[start : start + count]
-    if len(part) < count:
-        part = (part * (count // len(part) + 1))[:count]
-    out += part

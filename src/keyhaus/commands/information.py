@@ -37,7 +37,7 @@ class View:
         self.settings = context.server.settings
         self.statistics = context.server.statistics
         self.store = tx.store.statistics()
-        self.expired_keys = tx.store.expired_keys
+        self.expired_keys = self.store["expired_keys"]
         self.facts = context.server.facts()
         self.durable = self.store["engine"] != "memory"
 

@@ -10,8 +10,9 @@ from keyhaus.commands.glob import compiled
 from keyhaus.commands.help import add_help
 from keyhaus.commands.lookup import by_full_name, by_name
 from keyhaus.commands.spec import TABLE, CommandSpec, Flag, Keys, command, container
+from keyhaus.core import limits
 from keyhaus.core.context import Context
-from keyhaus.core.errors import Syntax, UserError
+from keyhaus.core.errors import LimitExceeded, Syntax, UserError
 from keyhaus.core.reply import SetReply
 from keyhaus.store.transaction import Transaction
 
@@ -27,7 +28,6 @@ _WIRE_FLAGS: Final = {
     Flag.SKIP_SLOWLOG: "skip_slowlog",
     Flag.FAST: "fast",
     Flag.NO_AUTH: "no_auth",
-    Flag.MOVABLE_KEYS: "movablekeys",
     Flag.NO_MULTI: "no_multi",
 }
 _CATEGORIES: Final = (
@@ -152,8 +152,17 @@ async def command_count(tx: Transaction, args: list[bytes], context: Context) ->
 async def command_info(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if len(args) == 2:
         return await bare_command(tx, args, context)
-    specs = [by_full_name(name) for name in args[2:]]
-    return [None if spec is None else _info(spec) for spec in specs]
+    names = args[2:]
+    if len(names) > limits.COMMAND_NAMES_MAX:
+        raise LimitExceeded("command-names", len(names), limits.COMMAND_NAMES_MAX, "names")
+    # What is named again is told again, as in Redis, but made once.
+    told = {name: None if spec is None else _info(spec) for name, spec in _found(names).items()}
+    return [told[name] for name in names]
+
+
+def _found(names: list[bytes]) -> dict[bytes, CommandSpec | None]:
+    """The commands by the names that ask for them, each name looked up once."""
+    return {name: by_full_name(name) for name in dict.fromkeys(names)}
 
 
 @command(
@@ -167,8 +176,10 @@ async def command_info(tx: Transaction, args: list[bytes], context: Context) -> 
     complexity="O(N) in the number of commands named",
 )
 async def command_docs(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    named = [by_full_name(name) for name in args[2:]] if len(args) > 2 else list(TABLE.values())
-    return {spec.wire_name.encode(): _docs(spec) for spec in named if spec is not None}
+    named = _found(args[2:]).values() if len(args) > 2 else TABLE.values()
+    # `GET` and `get` are one command, and the reply is a map.
+    specs = {spec.wire_name: spec for spec in named if spec is not None}
+    return {name.encode(): _docs(spec) for name, spec in specs.items()}
 
 
 @command(

@@ -134,7 +134,7 @@ async def randomkey(tx: Transaction, args: list[bytes], context: Context) -> Any
 @command(
     "KEYS",
     2,
-    Flag.READ | Flag.RANGES | Flag.DANGEROUS,
+    Flag.READ | Flag.DANGEROUS,
     summary="Returns all keys that match a pattern, in no order.",
     since="1.0.0",
     group="generic",

@@ -22,6 +22,8 @@ from keyhaus.store.transaction import Transaction
 _COUNT_DEFAULT: Final = 10
 _CURSOR: Final = re.compile(rb"[+-]?[0-9]+")
 _CURSORS: Final = 1 << 64
+# What a deletion takes in the journal beside its key: journal/format.py has it, and a test says that it is the same.
+_DELETION_BYTES: Final = 12
 
 
 def _matcher(pattern: bytes | None) -> glob.Matcher | None:
@@ -215,7 +217,7 @@ async def delrange(tx: Transaction, args: list[bytes], context: Context) -> Any:
     while start is not None:
         rows, start = tx.page(start, end, SCAN_COUNT_MAX)
         keys += [key for key, _ in rows]
-        size += sum([len(key) for key, _ in rows])
+        size += sum([len(key) for key, _ in rows]) + _DELETION_BYTES * len(rows)
         if size > most:
             raise TransactionTooLarge(
                 f"the write has over {size} bytes, at most {most} are allowed (max-transaction-bytes)"

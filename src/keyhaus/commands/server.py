@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import time
 from typing import Any, Final
 
 from keyhaus import __version__
@@ -22,7 +21,7 @@ SLEEP_SECONDS_MAX: Final = 86_400.0
 @command(
     "DBSIZE",
     1,
-    Flag.READ | Flag.FAST | Flag.RANGES,
+    Flag.READ | Flag.FAST,
     summary="Answers how many keys the database has.",
     since="1.0.0",
     group=GROUP,
@@ -100,13 +99,14 @@ def _index(word: bytes, message: str) -> int:
     "TIME",
     1,
     Flag.CONNECTION | Flag.FAST,
-    summary="Answers the server's time: seconds since 1970, and microseconds.",
+    summary="Answers the server's time: seconds since 1970, and microseconds, which are whole milliseconds.",
     since="2.6.0",
     group=GROUP,
 )
 async def server_time(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    return [b"%d" % seconds, b"%d" % (nanoseconds // 1000)]
+    # The store's clock, by which commits and expiries go: it counts milliseconds and never runs back (S6).
+    seconds, milliseconds = divmod(tx.now(), 1000)
+    return [b"%d" % seconds, b"%d" % (milliseconds * 1000)]
 
 
 def _timeout_ms(word: bytes) -> int:

@@ -10,14 +10,15 @@ import enum
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax
+from keyhaus.core.reply import Reply
 from keyhaus.core.wait import Wait
 from keyhaus.store.transaction import Transaction
 
-Handler: TypeAlias = Callable[[Transaction, list[bytes], Context], Coroutine[Wait, None, Any]]
+Handler: TypeAlias = Callable[[Transaction, list[bytes], Context], Coroutine[Wait, None, Reply]]
 
 
 class Flag(enum.Flag):
@@ -30,13 +31,12 @@ class Flag(enum.Flag):
     DANGEROUS = enum.auto()  # the access category: may harm, or takes long
     NO_MULTI = enum.auto()  # no_multi: not allowed between MULTI and EXEC
     BLOCKING = enum.auto()  # blocking: may wait
-    RANGES = enum.auto()  # reads many keys by range or order (T3)
+    RANGES = enum.auto()  # walks keys in their order: EXEC puts them in order before it runs (T8)
     DENY_OOM = enum.auto()  # denyoom: needs memory
     NO_AUTH = enum.auto()  # no_auth: allowed before AUTH
     CONNECTION = enum.auto()  # about the connection: runs at once, outside any transaction
     CONTROL = enum.auto()  # MULTI, EXEC, …: the session's own, never queued
     SKIP_SLOWLOG = enum.auto()
-    MOVABLE_KEYS = enum.auto()  # movablekeys: where its keys stand depends on the arguments
 
 
 @dataclass(frozen=True)

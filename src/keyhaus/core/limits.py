@@ -24,7 +24,6 @@ INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length li
 
 # What one transaction, or a single command, may write.
 TRANSACTION_BYTES_MAX: Final = 64 * MIB
-QUEUED_COMMANDS_MAX: Final = 1_000_000  # between MULTI and EXEC; their bytes obey TRANSACTION_BYTES_MAX
 
 # What one reply may be, and what may wait for a client that does not read.
 REPLY_BYTES_MAX: Final = 512 * MIB
@@ -33,11 +32,17 @@ PIPELINE_BYTES_PAUSE: Final = 1 * MIB  # requests that were received and not exe
 
 CLIENTS_MAX: Final = 10_000
 CLIENT_NAME_BYTES_MAX: Final = 64 * KIB
-WATCHED_KEYS_MAX: Final = 1_000_000  # of one connection
+WATCHED_BYTES_MAX: Final = 16 * MIB  # of one connection, with what each key costs beside its own bytes
 
 # SCAN's cursors, of the whole server; the oldest goes first.
 CURSORS_MAX: Final = 65_536
 CURSOR_BYTES_MAX: Final = 16 * MIB
+
+# What is bounded since it would stall everybody for too long.
+COMMAND_NAMES_MAX: Final = 1000  # of one COMMAND INFO
+CONFIG_PATTERNS_MAX: Final = 1000  # of one CONFIG GET
+CONFIG_PATTERN_BYTES_MAX: Final = 16 * KIB  # all of them together
+LZF_BYTES_MAX: Final = 1 * MIB  # a compressed string (LZF) that RESTORE unpacks; one that is not compressed may be longer
 
 SCAN_COUNT_MAX: Final = 10_000  # keys that one page of SCAN or RANGE looks at
 PAGE_BYTES_MAX: Final = 16 * MIB  # keys and values of one page of RANGE; a single larger row goes alone

@@ -15,6 +15,7 @@ poisons the journal (C4): nothing is written, synced or confirmed ever after.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,6 +34,8 @@ from keyhaus.journal.manifest import Manifest
 from keyhaus.journal.preparer import Preparer
 from keyhaus.journal.recovery import Started
 from keyhaus.journal.segments import Segment, align
+
+log = logging.getLogger("keyhaus.journal")
 
 IDLE_MS: Final = 50
 EVERYSEC_MS: Final = 1000
@@ -92,7 +95,7 @@ class Journal:
         self.manifest = started.manifest
         self.groups = self.syncs = 0
         self._sizes = dict(started.sizes)
-        self._left: list[Segment] = []  # sealed, to be closed once no sync is under way
+        self._release_to = self._released = 0
         self._disk, self._spawn, self._clock = disk, spawn, clock
         self._block = disk.block_bytes()
         self._segment = started.segment
@@ -106,13 +109,16 @@ class Journal:
         self._busy = self._scheduled = self._idle_armed = self._second_armed = False
         self._sync_due = self._syncing = False
         self._closing: Callable[[BaseException | None], None] | None = None
-        self._room = Wait()
+        self._room = Wait()  # fires when a mark moves
+        self._segments = Wait()  # fires when a segment was prepared, or can't be
         self._waiters: list[Callable[[], None]] = []
         self._fits = 0
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
         self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
-        self.preparer = Preparer(disk, spawn, started, self._room_changed, segment_bytes, max_bytes, self._block)
+        self.preparer = Preparer(
+            disk, spawn, started, self._segments_changed, self.fail, segment_bytes, max_bytes, self._block
+        )
 
     @property
     def size(self) -> int:
@@ -155,7 +161,7 @@ class Journal:
             return self._room  # once the open group is on its way, the commit may fit alone
         if (reason := self.preparer.want(total, self.size)) is not None:
             raise DiskFull(reason)
-        return self._room
+        return self._segments
 
     def _measure(self) -> None:
         """How large the next open group may grow without another look: the common case of `room`."""
@@ -220,12 +226,21 @@ class Journal:
     def _submit(self) -> None:
         if self.poisoned is not None or self._busy:
             return
-        if self._sync_due and not self._syncing:
-            self._begin_sync()
+        if self._release_to > self._released:
+            return self._submit_release()
         sync = self._demanded > self.synced
+        if self._sync_due and not self._syncing:
+            self._sync_due = False
+            if self.written > self.synced and not sync:
+                self._begin_sync()
+            elif self._parts and not sync:
+                self._sync_due = True  # once the open group is written
+        # A file is synced by one thread at a time: of two syncs that overlap the kernel tells only one of an error.
+        if self._syncing and (sync or self._rolls()):
+            return
         if self._parts:
             job = self._close_group(sync)
-        elif sync and not self._syncing:
+        elif sync:
             job = _Write(self._disk, self._segment, self._offset, b"", self.last, True)
         elif self._closing is not None and not self._syncing:
             return self._end()
@@ -235,18 +250,27 @@ class Journal:
         self._busy = True
         self._writer.submit(job.run, lambda _, error: self._written(job, error))
 
+    def _offset_of_next(self) -> int:
+        return align(self._offset, self._block if self._new_block else layout.ALIGN_BYTES)
+
+    def _rolls(self) -> bool:
+        """Whether the open group does not fit into the current segment, whose last block is the end mark's."""
+        if not self._parts:
+            return False
+        size = align(GROUP_BYTES + self._open_bytes, self._block)
+        return self._offset_of_next() + size > self._segment.bytes - self._block
+
     def _close_group(self, sync: bool) -> _Write:
+        seal = manifest = None
+        if self._rolls():
+            seal, manifest = self._roll()
+        offset = self._offset_of_next()
         data = layout.group(
             self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, b"".join(self._parts)
         )
-        size = align(len(data), self._block) if sync else len(data)
-        offset = align(self._offset, self._block) if self._new_block else align(self._offset, layout.ALIGN_BYTES)
-        seal = manifest = None
-        if offset + align(len(data), self._block) > self._segment.bytes - self._block:
-            seal, manifest, data = self._roll(data)
-            offset = align(layout.HEADER_BYTES, self._block)
-        if size > len(data):
-            data += bytes(size - len(data))  # whole blocks: part of one would first have to be read
+        if sync:
+            # Whole blocks: to write part of one, the kernel may first have to read it.
+            data += bytes(align(len(data), self._block) - len(data))
         self._offset = offset + len(data)
         self._new_block = False
         self._marked = self.synced
@@ -256,19 +280,16 @@ class Journal:
         self.on_group(self.last)
         return _Write(self._disk, self._segment, offset, data, self.last, sync, seal, manifest)
 
-    def _roll(self, data: bytes) -> tuple[Segment, Manifest, bytes]:
-        """Goes on in the next segment; the group that was made for this one carries the other's epoch."""
+    def _roll(self) -> tuple[Segment, Manifest]:
+        """Goes on in the next segment; the one that is left, and the manifest that names the next."""
         left = self._segment
-        self._segment = self.preparer.take(align(len(data), self._block))
+        self._segment = self.preparer.take(align(GROUP_BYTES + self._open_bytes, self._block))
+        self._offset, self._new_block = align(layout.HEADER_BYTES, self._block), True
         self._sizes[self._segment.number] = self._segment.bytes
-        self._left.append(left)
         self.manifest = replace(
             self.manifest, segments=(*self.manifest.segments, self._segment.line(self._first - 1)), ended=None
         )
-        data = layout.group(
-            self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, data[GROUP_BYTES:]
-        )
-        return left, self.manifest, data
+        return left, self.manifest
 
     def _written(self, job: _Write, error: BaseException | None) -> None:
         self._busy = False
@@ -279,6 +300,7 @@ class Journal:
         self.written = max(self.written, job.last)
         if job.seal is not None:
             # The seal synced every group before this one.
+            job.seal.file.close()
             self.synced = max(self.synced, self._sealed_to(job))
         if job.sync:
             self.syncs += 1
@@ -293,9 +315,6 @@ class Journal:
     def _settle(self) -> None:
         """After a job: first the replies that waited leave, then the next group goes out."""
         self._progress()
-        if not self._syncing:
-            while self._left:
-                self._left.pop().file.close()
         if self.poisoned is None:
             self._submit()
         elif self._closing is not None and not self._busy and not self._syncing:
@@ -306,15 +325,21 @@ class Journal:
         self.on_progress()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter()
-        self._room_changed()
+            try:
+                waiter()
+            except Exception:  # one client's trouble is not the others'
+                log.exception("a reply that waited for the journal could not be sent")
+        room, self._room = self._room, Wait()
+        room.fire()
+        if self.poisoned is not None:
+            self._segments_changed()
         if self.synced > self._marked and not self._idle_armed and self.poisoned is None:
             self._idle_armed = True
             self._spawn.later(IDLE_MS, self._idle)
 
-    def _room_changed(self) -> None:
-        room, self._room = self._room, Wait()
-        room.fire()
+    def _segments_changed(self) -> None:
+        segments, self._segments = self._segments, Wait()
+        segments.fire()
 
     # syncs beside the writer
 
@@ -327,12 +352,6 @@ class Journal:
 
     def _begin_sync(self) -> None:
         """J4: proves the groups whose write has returned; J1: what is written from now on starts on a new block."""
-        self._sync_due = False
-        if self.written <= self.synced:
-            # All there is stands in the open group, which goes out in this turn: its sync is the next.
-            self._sync_due = bool(self._parts)
-            if not self._parts:
-                return
         self._new_block = True
         self._syncing = True
         covers = self.sync_covers()
@@ -374,6 +393,10 @@ class Journal:
 
     # poison
 
+    def fail(self, error: BaseException) -> None:
+        """Something went wrong after which nothing more may be confirmed."""
+        self._poison(error)
+
     def _poison(self, error: BaseException) -> None:
         """C4: nothing more is written, synced or confirmed until a restart."""
         if self.poisoned is None:
@@ -388,20 +411,30 @@ class Journal:
 
     def release(self, base_seqno: int) -> None:
         """S1: everything up to `base_seqno` is durable elsewhere: segments with nothing newer are given back."""
+        self._release_to = max(self._release_to, base_seqno)
+        if not self._busy and not self._scheduled:
+            self._schedule()
+
+    def _submit_release(self) -> None:
+        """One job at a time: the manifest that it writes names a segment only once that one's job has succeeded."""
+        self._released = self._release_to
         lines = self.manifest.segments
-        keep = next((at for at in range(len(lines) - 1) if lines[at + 1].begins_after > base_seqno), len(lines) - 1)
-        if keep == 0 or self.poisoned is not None:
-            return
+        keep = next((at for at in range(len(lines) - 1) if lines[at + 1].begins_after > self._released), len(lines) - 1)
+        if keep == 0:
+            return self._submit()
         dropped, self.manifest = lines[:keep], replace(self.manifest, segments=lines[keep:])
         manifest = self.manifest
 
         def released(_: None, error: BaseException | None) -> None:
+            self._busy = False
             if error is not None:
                 return self._poison(error)
             for line in dropped:
                 del self._sizes[line.number]
             self.preparer.recycle([line.name for line in dropped], self.size)
+            self._settle()
 
+        self._busy = True
         self._writer.submit(lambda: manifests.replace(self._disk, manifest), released)
 
     def close(self, done: Callable[[BaseException | None], None]) -> None:

@@ -36,12 +36,14 @@ class Preparer:
         spawn: Spawn,
         started: Started,
         on_change: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
         segment_bytes: int,
         max_bytes: int,
         block: int,
     ) -> None:
         self.refuses: str | None = None
-        self._disk, self._spawn, self._on_change = disk, spawn, on_change
+        self._disk, self._spawn = disk, spawn
+        self._on_change, self._on_failure = on_change, on_failure
         self._segment_bytes, self._max_bytes, self._block = segment_bytes, max_bytes, block
         self._prepared: list[Segment] = []
         self._unused = list(started.unused)
@@ -135,9 +137,9 @@ class Preparer:
     def _prepared_one(self, segment: Segment | None, error: BaseException | None) -> None:
         self._busy = False
         if error is not None:
-            room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the disk is full" if room else f"no further segment can be prepared ({error})"
-            self.refuses = f"{reason}: the write was refused and nothing was done; it will go on once there is room"
+            if not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+                return self._on_failure(error)  # C4: only a lack of room is no failure
+            self.refuses = "the disk is full: the write was refused and nothing was done; it goes on once there is room"
             self._largest = max([self._used_largest, *(entry.bytes for entry in self._prepared)])
             if not self._closed:
                 self._retrying = True

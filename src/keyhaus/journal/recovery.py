@@ -70,6 +70,9 @@ class Walk:
         end = HEADER_BYTES
         started = False
         self._good.append((line, end))
+        # J4: the manifest named this segment only once everything before it was synced.
+        self.proven = max(self.proven, line.begins_after)
+        self.top = max(self.top, line.begins_after)
         for head in groups:
             self._group(line, head)
             started = started or head.kind == START

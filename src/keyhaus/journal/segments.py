@@ -39,11 +39,6 @@ class Segment:
         return Line(self.number, self.epoch, begins_after, start=start)
 
 
-def capacity(size: int, block: int) -> int:
-    """How large a group with its padding may be in a segment of `size` bytes; one block is the end mark's (J9)."""
-    return size - align(layout.HEADER_BYTES, block) - block
-
-
 def align(offset: int, step: int) -> int:
     return -(-offset // step) * step
 

@@ -112,6 +112,7 @@ class RespCodec:
         except Error as error:
             self._error = error
             self._rest = bytearray()
+            self._arguments = None
             self._at = 0
             raise
 

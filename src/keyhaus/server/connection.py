@@ -19,7 +19,7 @@ from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
 from keyhaus.core.request import NeedData
 from keyhaus.core.wait import Wait
 from keyhaus.protocol.resp import RespCodec
-from keyhaus.server.peer import address_of
+from keyhaus.server.peer import address_of, keep_alive
 from keyhaus.session.session import Session
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keyhaus.connection")
 
 LINGER_SECONDS: Final = 1.0
+HELD_OVERHEAD: Final = 128  # of one held reply: its tuple, its number, its bytes object
 
 
 class ClientSession(Session):
@@ -59,13 +60,8 @@ class Connection(asyncio.Protocol):
         self._hub = server.hub
         self._store = server.hub.store
         self._statistics = server.hub.statistics
-        settings = server.hub.settings
-        self.codec = RespCodec(
-            inline=inline,
-            max_bulk_bytes=settings["proto-max-bulk-len"],
-            max_request_bytes=settings["max-request-bytes"],
-            max_reply_bytes=settings["max-reply-bytes"],
-        )
+        self.codec = RespCodec(inline=inline)
+        self.apply_settings()
         self._transport: asyncio.Transport | None = None
         self._session: ClientSession | None = None
         self._held: deque[tuple[int, bool, bytes]] = deque()  # (seqno, has to be synced, bytes), in order
@@ -78,6 +74,13 @@ class Connection(asyncio.Protocol):
         self._ended = False  # nothing more is executed: QUIT, a broken stream, a stop
         self._end_of_file = False  # the client will say nothing more
         self._lingering = False  # our side is ended, the client's not yet
+
+    def apply_settings(self) -> None:
+        """Takes over the limits in force; the server calls it again when CONFIG SET changes one."""
+        settings = self._hub.settings
+        self.codec.max_bulk_bytes = settings["proto-max-bulk-len"]
+        self.codec.max_request_bytes = settings["max-request-bytes"]
+        self.codec.max_reply_bytes = settings["max-reply-bytes"]
 
     # asyncio's side
 
@@ -98,6 +101,7 @@ class Connection(asyncio.Protocol):
         own_socket: socket.socket | None = transport.get_extra_info("socket")
         if own_socket is not None:
             session.descriptor = own_socket.fileno()
+            keep_alive(own_socket, hub.settings.integer("tcp-keepalive"))
         self._server.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -186,6 +190,8 @@ class Connection(asyncio.Protocol):
                 hub.note_slow(session, request, after - before)
             before = after
             if session.muted and session.mutes():
+                if plain and session.depends > synced:
+                    need = max(need, session.depends)  # nobody is told, and it is durable all the same
                 if session.closing:
                     self._ended = True
                     break
@@ -194,7 +200,7 @@ class Connection(asyncio.Protocol):
                 if plain:
                     data = encode(reply)
                     held.append((session.depends, True, data))
-                    self._held_bytes += len(data)
+                    self._held_bytes += len(data) + HELD_OVERHEAD
                     need = max(need, session.depends)
                 else:
                     self._hold(session, reply, out)
@@ -242,7 +248,7 @@ class Connection(asyncio.Protocol):
             out.append(data)
             return
         self._held.append((depends, needs_sync, data))
-        self._held_bytes += len(data)
+        self._held_bytes += len(data) + HELD_OVERHEAD
         if needs_sync:
             self._await_sync(depends)
         elif not self._registered:
@@ -264,6 +270,13 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         """A mark has moved: sends what may leave now."""
+        try:
+            self._send_released()
+        except Exception:
+            log.exception("closing a connection whose replies could not be sent", extra={"client": self.peer()})
+            self.close()
+
+    def _send_released(self) -> None:
         self._registered = False
         if self._transport is None:
             return
@@ -279,7 +292,7 @@ class Connection(asyncio.Protocol):
             else:
                 out.append(data)
             held.popleft()
-            self._held_bytes -= len(data)
+            self._held_bytes -= len(data) + HELD_OVERHEAD
         if out:
             self._write(b"".join(out))
         if held:
@@ -301,7 +314,7 @@ class Connection(asyncio.Protocol):
         data = self.codec.encode(error)
         if self._held:
             self._held.append((0, False, data))
-            self._held_bytes += len(data)
+            self._held_bytes += len(data) + HELD_OVERHEAD
         else:
             out.append(data)
 
@@ -356,7 +369,7 @@ class Connection(asyncio.Protocol):
             return
         if self._end_of_file and (self._ended or (not self._more and not self._blocked())):
             self._transport.close()
-        elif self._ended and not self._lingering:
+        elif self._ended and not self._lingering and not self._transport.is_closing():
             self._hang_up(self._transport)
 
     def _hang_up(self, transport: asyncio.Transport) -> None:

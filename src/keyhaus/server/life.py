@@ -106,7 +106,7 @@ def _allow_files(settings: Settings) -> None:
 def _take(directory: Path) -> OsLock:
     """The data directory, made where it is missing, taken for this process."""
     try:
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _make_directory(directory)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it is not writable", str(directory))
         return OsDisk(directory).lock(LOCK_NAME)
@@ -116,6 +116,14 @@ def _take(directory: Path) -> OsLock:
         raise StartFailed(
             f"the data directory {directory} can't be used: {error.strerror}; choose another with --data-dir"
         ) from error
+
+
+def _make_directory(directory: Path) -> None:
+    """Makes a directory and what is missing above it, each name durable: or a power cut could take it all away."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for path in missing:
+        OsDisk(path.parent).sync_directory(".")
 
 
 def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:

@@ -39,6 +39,7 @@ class Recognition(asyncio.Protocol):
         self._server = server
         self._sniffer = Sniffer()
         self._transport: asyncio.Transport | None = None
+        self._connected_ns = server.hub.monotonic_ns()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio's, so they can't be told by isinstance.
@@ -72,6 +73,10 @@ class Recognition(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._server.unrecognised.discard(self)
+
+    def close_if_idle(self, before_ns: int) -> None:
+        if self._connected_ns < before_ns:
+            self.close()
 
     def close(self) -> None:
         if self._transport is not None:

@@ -65,6 +65,8 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         hub.own_facts = self._facts
+        for name in ("proto-max-bulk-len", "max-request-bytes", "max-reply-bytes"):
+            hub.settings.observe(name, self._apply_settings)
 
     def refuse_if_full(self, transport: asyncio.Transport) -> bool:
         """Turns a new connection away where there are `maxclients` already; whether it did."""
@@ -81,6 +83,10 @@ class Server:
         self.connections.discard(connection)
         if not self.connections:
             self._drained.set()
+
+    def _apply_settings(self, _: object) -> None:
+        for connection in self.connections:
+            connection.apply_settings()
 
     async def listen(self, address: Address) -> None:
         """Opens a port; port 0 picks a free one. Raises OSError."""
@@ -115,6 +121,8 @@ class Server:
             before = self.hub.monotonic_ns() - timeout * 1_000_000_000
             for connection in list(self.connections):
                 connection.close_if_idle(before)
+            for stranger in list(self.unrecognised):
+                stranger.close_if_idle(before)
         self.loop.call_later(1, self.watch_idle)
 
     async def stop(self) -> None:

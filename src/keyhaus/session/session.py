@@ -31,6 +31,8 @@ log = logging.getLogger("keyhaus.session")
 
 # CLIENT REPLY: SKIP mutes its own reply and the next one.
 NOT_MUTED, MUTED, MUTED_ONCE, MUTED_TWICE = 0, 1, 2, 3
+WATCHED_KEY_OVERHEAD = 400
+WORD_OVERHEAD = 40  # of a bytes object and its place in a list
 # The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
 _KNOWN: dict[bytes, CommandSpec] = {}
 _KNOWN_MAX = 4096
@@ -66,6 +68,7 @@ class Session:
         self.spec: CommandSpec | None = None
         self._tx = Transaction(hub.store)
         self._mark: Mark | None = None
+        self._watched_bytes = 0
         self._queue: list[tuple[CommandSpec, list[bytes]]] = []
         self._queued_bytes = 0
         self._queue_failed = False
@@ -137,6 +140,8 @@ class Session:
     def _fault(self) -> Error:
         """A handler failed in a way that no handler should: the client hears of it, and the server goes on."""
         self._tx.rollback()
+        if self.spec is not None and self.spec.name == "EXEC":
+            self.discard()
         self.depends = self._tx.depends
         return self._failed(Internal())
 
@@ -148,6 +153,9 @@ class Session:
             self._tx.rollback()
             self.depends = self._tx.depends
             return self._failed(error)
+        except Exception:
+            log.exception("a commit failed", extra={"command": spec.wire_name})
+            return self._fault()
         if wait is None:
             self.depends = self._tx.depends
             return reply
@@ -249,9 +257,9 @@ class Session:
         if spec.flags & Flag.NO_MULTI:
             self._queue_failed = True
             return self._failed(UserError("Command not allowed inside a transaction"))
-        self._queued_bytes += 64 + sum(map(len, args))
+        self._queued_bytes += 64 + WORD_OVERHEAD * len(args) + sum(map(len, args))
         most = self._hub.settings.integer("max-transaction-bytes")
-        if self._queued_bytes > most or len(self._queue) >= limits.QUEUED_COMMANDS_MAX:
+        if self._queued_bytes > most:
             self._queue_failed = True
             self._queue = []
             return self._failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
@@ -261,43 +269,56 @@ class Session:
 
     async def execute_queued(self) -> Any:
         """EXEC: what was queued, as one transaction; a command's own error does not stop the others (as in Redis)."""
-        tx = self._tx
-        if self._queue_failed:
-            self.discard()
-            raise ExecAborted("Transaction discarded because of previous errors.")
-        if any(spec.flags & Flag.RANGES for spec, _ in self._queue):
-            await tx.order()
-        mark = self._mark
-        if mark is not None and self._changed(mark):
-            self.discard()
-            return NULL_ARRAY
-        database = tx.database
-        replies = [self._run_queued(spec, args) for spec, args in self._queue]
-        most = self._hub.settings.integer("max-reply-bytes")
-        if (size := reply_bytes(replies)) > most:
-            tx.database = database
-            tx.undo(0)
-            self.discard()
-            raise LimitExceeded("max-reply-bytes", size, most)
-        wait = self._try_commit(database)
-        if wait is not None:
-            # No room yet: nothing has happened, and all of it is run again, its WATCH looked at again too.
-            tx.database = database
+        tx, home = self._tx, self._tx.database
+        await self._order_queued()
+        while True:
+            reply = self._run_queue()
+            if isinstance(reply, Error):
+                tx.undo(0)
+            try:
+                wait = tx.commit()
+            except Error as error:
+                wait, reply = None, error
+            if wait is None and not isinstance(reply, Error):
+                self.discard()
+                return reply
+            # Nothing has happened. Where there is no room yet, all of it is run again, WATCH looked at again too.
+            tx.database = home
             tx.rollback()
+            if wait is None:
+                self.discard()
+                raise reply
             await wait
             tx.begin()
-            return await self.execute_queued()
-        self.discard()
-        return replies
 
-    def _try_commit(self, database: int) -> Wait | None:
-        try:
-            return self._tx.commit()
-        except Error:
+    async def _order_queued(self) -> None:
+        """T8: what range reads need is put in order first, so that nothing pauses once the first command has run."""
+        if not any(spec.flags & Flag.RANGES for spec, _ in self._queue):
+            return
+        home = self._tx.database
+        selected = {args[1] for spec, args in self._queue if spec.name == "SELECT"}
+        for database in [
+            home,
+            *(number for number in range(len(self._hub.store.spaces)) if b"%d" % number in selected),
+        ]:
             self._tx.database = database
-            self._tx.rollback()
-            self.discard()
-            raise
+            await self._tx.order()
+        self._tx.database = home
+
+    def _run_queue(self) -> Any:
+        """The replies of all that was queued, or why there are none."""
+        if self._queue_failed:
+            return ExecAborted("Transaction discarded because of previous errors.")
+        if self._mark is not None and self._changed(self._mark):
+            return NULL_ARRAY
+        room = most = self._hub.settings.integer("max-reply-bytes")
+        replies = []
+        for spec, args in self._queue:
+            replies.append(self._run_queued(spec, args))
+            room -= reply_bytes(replies[-1])
+            if room < 0:
+                return LimitExceeded("max-reply-bytes", most - room, most)
+        return replies
 
     def _changed(self, mark: Mark) -> bool:
         """Whether a watched key was changed (T7) or has expired since; the answer depends on all that was."""
@@ -328,8 +349,15 @@ class Session:
     def watch(self, keys: list[bytes]) -> None:
         if self._mark is None:
             self._mark = Mark()
-        if len(self._mark.keys) + len(keys) > limits.WATCHED_KEYS_MAX:
-            raise LimitExceeded("watched-keys", len(self._mark.keys) + len(keys), limits.WATCHED_KEYS_MAX, "keys")
+            self._watched_bytes = 0
+        longest = max(map(len, keys))
+        if longest > limits.KEY_BYTES_MAX:
+            raise LimitExceeded("max-key-bytes", longest, limits.KEY_BYTES_MAX)
+        # What one key costs beside its own bytes: the entries of two dicts and a set.
+        size = self._watched_bytes + sum(map(len, keys)) + WATCHED_KEY_OVERHEAD * len(keys)
+        if size > limits.WATCHED_BYTES_MAX:
+            raise LimitExceeded("watched-bytes", size, limits.WATCHED_BYTES_MAX)
+        self._watched_bytes = size
         store, database = self._hub.store, self._tx.database
         store.watches.add(self._mark, database, keys, store.spaces[database], store.now())
 
@@ -407,7 +435,6 @@ class Session:
     def flag_letters(self) -> str:
         letters = "x" if self.in_multi else ""
         letters += "b" if self._running is not None else ""
-        letters += "d" if self._mark is not None and self._mark.dirty else ""
         letters += "e" if self.no_evict else ""
         return letters or "N"
 

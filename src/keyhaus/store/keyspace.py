@@ -76,16 +76,23 @@ class Keyspace:
             del self.records[key]
 
     def due(self, now_ms: int, most: int) -> list[bytes]:
-        """Up to `most` keys whose time is over; their entries leave the heap."""
+        """Up to `most` keys whose time is over, out of as many entries of the heap, which leave it."""
         keys: dict[bytes, None] = {}
-        deadlines, records = self.deadlines, self.records
-        while deadlines and len(keys) < most and deadlines[0][0] <= now_ms:
-            expires, key = heappop(deadlines)
-            record = records.get(key)
-            if record is not None and record[7] & EXPIRES and rec.expires_of(record) == expires:
-                keys[key] = None
+        deadlines = self.deadlines
+        for _ in range(most):
+            if not deadlines or deadlines[0][0] > now_ms:
+                break
+            entry = heappop(deadlines)
+            if self._holds(entry):
+                keys[entry[1]] = None
         return list(keys)
 
+    def _holds(self, entry: tuple[int, bytes]) -> bool:
+        """Whether the record still says what the entry says."""
+        record = self.records.get(entry[1])
+        return record is not None and bool(record[7] & EXPIRES) and rec.expires_of(record) == entry[0]
+
     def _rebuild_deadlines(self) -> None:
-        self.deadlines = [(rec.expires_of(record), key) for key, record in self.records.items() if record[7] & EXPIRES]
+        """Drops the entries that no record confirms any more, and those that stand twice."""
+        self.deadlines = list({entry for entry in self.deadlines if self._holds(entry)})
         heapify(self.deadlines)

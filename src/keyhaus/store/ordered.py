@@ -47,6 +47,13 @@ class OrderedKeys:
         if self._dealt + len(self.fresh) > 3 * len(self._source) + 65_536:
             self._reset()
 
+    def shrink(self, keys: int) -> bool:
+        """Lets go of up to about `keys` entries of a view that nobody will walk again; whether none are left."""
+        del self.fresh[-keys:]
+        while self._buckets and keys > 0:
+            keys -= len(self._buckets.pop()) + 1
+        return not self.fresh and not self._buckets
+
     def deal(self, keys: int = DEAL_STEP) -> bool:
         """Deals out up to `keys` fresh keys; True once there are none left."""
         if not self.built:

@@ -24,6 +24,7 @@ from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operat
 from keyhaus.journal.journal import Journal
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.keyspace import Keyspace
+from keyhaus.store.record import tombstone
 from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.watch import Watches
@@ -68,8 +69,9 @@ class Store:
         self._everysec = False
         self.settings.observe("durability", self._set_durability)
         self._buried: deque[tuple[int, Keyspace, bytes]] = deque()
-        self._counts: deque[tuple[int, dict[int, tuple[int, int]]]] = deque()
+        self._counts: deque[tuple[int, dict[int, tuple[int, int]], int]] = deque()
         self._synced_counts: dict[int, tuple[int, int]] = {}
+        self._synced_expired = 0
         self._dropped: list[Keyspace] = []
         self.sweeper = Sweeper(self, spawn)
 
@@ -94,7 +96,7 @@ class Store:
         store.last = store.synced = started.last
         store.clock_ms = started.clock
         store.history = started.manifest.history
-        store._buried.clear()
+        store.expired_keys = 0  # those of earlier runs were counted then
         store._synced_counts = store._count_keys()
         store.journal = Journal(
             disk,
@@ -155,11 +157,17 @@ class Store:
             wait = journal.room(len(frame), frees)
             if wait is not None:
                 return wait
+            self.last = seqno  # before anything can go wrong: no number is given twice (J8)
             journal.append(seqno, frame)
             if self._everysec:
                 journal.sync_within_a_second()
         self.last = transaction.depends = seqno
-        self._apply(seqno, now, operations)
+        try:
+            self._apply(seqno, now, operations)
+        except BaseException as error:
+            if journal is not None:
+                journal.fail(error)  # what is in memory is no longer what the journal says
+            raise
         return None
 
     def _too_large(self, size: int) -> TransactionTooLarge:
@@ -168,7 +176,7 @@ class Store:
         )
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
-        spaces, watches = self.spaces, self.watches.marks
+        spaces, watches = self.spaces, self.watches.databases
         for number, operation in enumerate(operations):
             if operation[0] == PUT:
                 _, database, key, value, expires, flags = operation
@@ -188,13 +196,13 @@ class Store:
 
     def _delete(self, seqno: int, database: int, key: bytes, *, lapse: bool) -> None:
         space = self.spaces[database]
-        if self.watches.marks:
+        if self.watches.databases:
             self.watches.touch(database, key, deleted=True)
         if self.journal is None:
             gone = space.delete(key, None)
         else:
             # An absence depends on its deletion until that is synced (C2).
-            gone = space.delete(key, (seqno | 2 << 56).to_bytes(8, "little"))
+            gone = space.delete(key, tombstone(seqno))
             if gone:
                 self._buried.append((seqno, space, key))
         if lapse and gone:
@@ -202,7 +210,7 @@ class Store:
 
     def _flush(self, seqno: int, number: int, database: int, now: int) -> None:
         before = self.spaces[database]
-        if self.watches.marks:
+        if self.watches.databases:
             self.watches.touch_all(database, before, None, now)
         self.spaces[database] = Keyspace((seqno, number))
         self.mapped[database] = seqno
@@ -210,7 +218,7 @@ class Store:
 
     def _swap(self, seqno: int, one: int, other: int, now: int) -> None:
         spaces, mapped = self.spaces, self.mapped
-        if self.watches.marks:
+        if self.watches.databases:
             self.watches.touch_all(one, spaces[one], spaces[other], now)
             self.watches.touch_all(other, spaces[other], spaces[one], now)
         spaces[one], spaces[other] = spaces[other], spaces[one]
@@ -229,7 +237,7 @@ class Store:
         for _ in range(min(BURY_STEP, len(records))):
             records.popitem()
         del deadlines[-BURY_STEP:]
-        if not records and not deadlines:
+        if space.ordered.shrink(BURY_STEP) and not records and not deadlines:
             self._dropped.pop(0)
         if self._dropped:
             self._spawn.soon(self._free)
@@ -242,9 +250,6 @@ class Store:
             raise StorageError(
                 f"there is data beyond database {len(self.spaces) - 1}: set databases as high as it was"
             ) from None
-        while self._buried:  # what is read back is synced before anybody can ask
-            seqno, space, key = self._buried.popleft()
-            space.bury(key, seqno)
 
     # progress
 
@@ -254,7 +259,7 @@ class Store:
         self.synced = synced = journal.synced
         counts, buried = self._counts, self._buried
         while counts and counts[0][0] <= synced:
-            self._synced_counts = counts.popleft()[1]
+            _, self._synced_counts, self._synced_expired = counts.popleft()
         for _ in range(min(BURY_STEP, len(buried))):
             seqno, space, key = buried[0]
             if seqno > synced:
@@ -272,7 +277,7 @@ class Store:
         """Numbers about data are told as of `synced` (C2), so they are taken at the end of each group."""
         if len(self._counts) >= COUNTS_KEPT:
             self._counts.pop()
-        self._counts.append((last, self._count_keys()))
+        self._counts.append((last, self._count_keys(), self.expired_keys))
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for INFO and the metrics; those about data are as of `synced`."""
@@ -289,6 +294,7 @@ class Store:
             "syncs": 0,
             "poisoned": "",
             "full": False,
+            "expired_keys": self._synced_expired if durable else self.expired_keys,
             "keyspace": self._synced_counts if durable else self._count_keys(),
             **facts,
         }

@@ -55,15 +55,16 @@ class Sweeper:
         space = self._store.spaces[number]
         now = self._store.now()
         keys = space.due(now, SWEEP_KEYS_MAX)
+        more = bool(space.deadlines) and space.deadlines[0][0] <= now
         if not keys:
-            return False
+            return more
         transaction = Transaction(self._store, number)
         transaction.operations = [(LAPSE, number, key) for key in keys]
         try:
             done = transaction.commit() is None
         except Error:
-            done = False  # full or poisoned: reads go on filtering
+            done = False  # full or poisoned: tried again later
         if not done:
             for key in keys:
                 heappush(space.deadlines, (rec.expires_of(space.records[key]), key))
-        return done and len(keys) == SWEEP_KEYS_MAX
+        return done and more

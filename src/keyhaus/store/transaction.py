@@ -280,9 +280,11 @@ class Transaction:
         return len(self.operations)
 
     def undo(self, mark: int) -> None:
-        """Takes back what was written since `mark`; deletions of what had expired stay: they are true anyway."""
+        """Takes back what was written since `mark`. What had expired by then stays true: its time is committed (S6)."""
         if len(self.operations) > mark:
-            self.operations[mark:] = [entry for entry in self.operations[mark:] if entry[0] == LAPSE]
+            if any(entry[0] == LAPSE for entry in self.operations[mark:]):
+                self.carries_time = True
+            del self.operations[mark:]
             self._own, self._spaces, self._applied = {}, None, 0
 
     def commit(self) -> Wait | None:

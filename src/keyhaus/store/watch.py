@@ -44,26 +44,29 @@ class Watches:
     """All marks of a store.
 
     Attributes:
-        marks: By the (database, key) that they watch.
+        databases: Per database that anything is watched in, the marks by the key that they watch.
     """
 
     def __init__(self) -> None:
-        self.marks: dict[_Key, set[Mark]] = {}
+        self.databases: dict[int, dict[bytes, set[Mark]]] = {}
 
     def add(self, mark: Mark, database: int, keys: Iterable[bytes], space: Keyspace, now: int) -> None:
+        watched = self.databases.setdefault(database, {})
         for key in keys:
-            entry = (database, key)
-            if entry not in mark.keys:
-                mark.keys[entry] = _expired(space.records.get(key), now)
-                self.marks.setdefault(entry, set()).add(mark)
+            if (database, key) not in mark.keys:
+                mark.keys[database, key] = _expired(space.records.get(key), now)
+                watched.setdefault(key, set()).add(mark)
 
     def remove(self, mark: Mark) -> None:
-        for entry in mark.keys:
-            marks = self.marks.get(entry)
+        for database, key in mark.keys:
+            watched = self.databases.get(database, {})
+            marks = watched.get(key)
             if marks is not None:
                 marks.discard(mark)
                 if not marks:
-                    del self.marks[entry]
+                    del watched[key]
+                if not watched:
+                    del self.databases[database]
         mark.keys = {}
         mark.dirty = False
 
@@ -75,31 +78,29 @@ class Watches:
 
     def touch(self, database: int, key: bytes, *, deleted: bool) -> None:
         """A key is about to be changed, or deleted."""
-        entry = (database, key)
-        for mark in self.marks.get(entry, ()):
-            if mark.keys[entry] and deleted:
-                mark.keys[entry] = False
+        watched = self.databases.get(database)
+        for mark in watched.get(key, ()) if watched is not None else ():
+            if mark.keys[database, key] and deleted:
+                mark.keys[database, key] = False
             else:
                 mark.dirty = True
 
     def touch_all(self, database: int, before: Keyspace, after: Keyspace | None, now: int) -> None:
         """A database is about to be emptied (`after` is None) or to have another generation under its number."""
-        for entry, marks in self.marks.items():
-            if entry[0] != database:
-                continue
-            was = _there(before, entry[1])
-            will = None if after is None else _there(after, entry[1])
+        for key, marks in self.databases.get(database, {}).items():
+            was = _there(before, key)
+            will = None if after is None else _there(after, key)
             if was is None and will is None:
                 continue
             for mark in marks:
-                if mark.keys[entry]:
+                if mark.keys[database, key]:
                     # It had expired when it was watched: to be gone, or expired again, changes nothing.
                     if will is None:
-                        mark.keys[entry] = False
+                        mark.keys[database, key] = False
                         continue
                     if _expired(will, now):
                         continue
                 elif was is None and _expired(will, now):
-                    mark.keys[entry] = True
+                    mark.keys[database, key] = True
                     continue
                 mark.dirty = True

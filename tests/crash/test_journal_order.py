@@ -1,0 +1,100 @@
+"""The order of the journal's own jobs, step by step over the simulated scheduler."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from keyhaus.core.errors import LimitExceeded
+from keyhaus.core.settings import Settings
+from keyhaus.journal.journal import Journal
+from keyhaus.store.store import Store
+from keyhaus.store.transaction import Transaction
+from tests.support.simulation import SimulatedDisk, SimulatedSpawn, SimulatedWorker
+
+
+def _store(durability: str = "none") -> tuple[Store, SimulatedSpawn, Journal]:
+    generator = random.Random(1)
+    spawn = SimulatedSpawn(generator)
+    settings = Settings(durability=durability, journal_segment_bytes=64 * 1024)
+    store = Store.open(SimulatedDisk(generator), spawn, settings=settings)
+    spawn.settle()
+    assert store.journal is not None
+    return store, spawn, store.journal
+
+
+def _put(store: Store, key: bytes, value: bytes = b"v") -> None:
+    transaction = Transaction(store)
+    transaction.put(key, value)
+    assert transaction.commit() is None
+
+
+def _worker(spawn: SimulatedSpawn, name: str) -> SimulatedWorker:
+    return next(worker for worker in spawn.workers if worker.name == name)
+
+
+def _sync_under_way() -> tuple[Store, SimulatedSpawn, Journal]:
+    """A store with `everysec` whose syncer has begun, and not ended."""
+    store, spawn, journal = _store("everysec")
+    _put(store, b"a")
+    spawn.settle()
+    while not _worker(spawn, "journal-syncer").jobs:
+        assert spawn.ring()
+        spawn.turn()
+    return store, spawn, journal
+
+
+def test_a_file_is_never_synced_by_two_threads_at_once() -> None:
+    """Of two syncs that overlap the kernel tells only one of an error, and the other would be believed."""
+    store, spawn, journal = _sync_under_way()
+    _put(store, b"b")
+    journal.demand(store.last)
+    while spawn.turn():
+        pass
+    assert not _worker(spawn, "journal-writer").jobs
+    spawn.settle()
+    assert journal.synced == store.last
+
+
+def test_a_segment_is_not_left_while_it_is_being_synced() -> None:
+    store, spawn, journal = _sync_under_way()
+    number = journal.manifest.segments[-1].number
+    for step in range(40):
+        transaction = Transaction(store)
+        transaction.put(b"%d" % step, bytes(3000))
+        if transaction.commit() is not None:
+            break
+        while spawn.turn() or spawn.work(_worker(spawn, "journal-writer")):
+            pass
+    else:
+        pytest.fail("the segment never filled up")
+    assert journal.manifest.segments[-1].number == number
+    spawn.settle()
+    _put(store, b"z", bytes(3000))
+    spawn.settle()
+    assert journal.poisoned is None
+    assert journal.written == store.last
+
+
+def test_one_waiter_that_fails_does_not_silence_the_others() -> None:
+    store, spawn, journal = _store()
+    heard: list[int] = []
+
+    def fails() -> None:
+        raise LimitExceeded("nothing", 1, 0)
+
+    _put(store, b"a")
+    journal.wait(fails)
+    journal.wait(lambda: heard.append(journal.written))
+    spawn.settle()
+    assert heard == [store.last]
+
+
+def test_a_failed_preparation_that_is_no_lack_of_room_poisons() -> None:
+    generator = random.Random(1)
+    disk, spawn = SimulatedDisk(generator), SimulatedSpawn(generator)
+    store = Store.open(disk, spawn, settings=Settings(journal_segment_bytes=64 * 1024))
+    disk.sync_failures = 1.0
+    spawn.settle()
+    assert store.poisoned is not None
