@@ -94,7 +94,7 @@ def test_a_full_disk_refuses_and_goes_on_once_there_is_room(small_disk: Path, tm
         assert len(keys) > 100
         all_there(link, keys)
         info = link.ask(b"INFO", b"keyhaus")
-        assert b"writes_refused:1" in info
+        assert b"no_further_segment:1" in info
         assert b"poisoned:\r\n" in info
         # Deletes have a reserve of their own.
         assert link.ask(b"DEL", *keys[-50:]) == 50
@@ -120,7 +120,7 @@ def test_room_made_by_somebody_else_is_found_without_a_restart(small_disk: Path,
         more = [b"more:%d" % number for number in range(200)]
         for key in more:
             assert link.ask(b"SET", key, VALUE) == b"OK"
-        assert b"writes_refused:0" in link.ask(b"INFO", b"keyhaus")
+        assert b"no_further_segment:0" in link.ask(b"INFO", b"keyhaus")
         all_there(link, [b"first", b"again", *keys, *more])
         server.kill()
     with keyhaus_server(tmp_path, *options) as server, Link(server.port) as link:

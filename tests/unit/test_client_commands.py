@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from keyhaus.commands import clients
 from keyhaus.core import limits
 from keyhaus.core.errors import Error, LimitExceeded
 from keyhaus.core.reply import Verbatim
@@ -81,6 +82,27 @@ def test_client_list_can_choose(database: Surrounded) -> None:
     assert ids("TYPE", "pubsub") == []
 
 
+def test_client_list_makes_each_line_once(database: Surrounded, monkeypatch: pytest.MonkeyPatch) -> None:
+    PlainClient(database.server, 2)
+    made: list[int] = []
+    line = clients.client_line
+
+    def noted(client: PlainClient, now_ns: int) -> bytes:
+        made.append(client.id)
+        return line(client, now_ns)
+
+    monkeypatch.setattr(clients, "client_line", noted)
+    one, two = database.run("CLIENT", "LIST", "ID", "2", "1").splitlines()
+    made.clear()
+    told = database.run("CLIENT", "LIST", "ID", *["2", "9", "1"] * 1000)
+    assert told.splitlines() == [one, two] * 1000  # as in Redis
+    assert made == [2, 1]
+    database.store.settings.put("max-reply-bytes", 1 << 20)
+    error = database.run("CLIENT", "LIST", "ID", *["2"] * 10_000)
+    assert isinstance(error, LimitExceeded)
+    assert error.message.startswith("max-reply-bytes exceeded")
+
+
 def test_client_kill_by_address_answers_before_it_closes_the_asker(database: Surrounded) -> None:
     other = PlainClient(database.server, 2)
     assert database.run("CLIENT", "KILL", other.address) == "OK"
@@ -107,9 +129,18 @@ def test_client_kill_by_address_answers_before_it_closes_the_asker(database: Sur
 def test_client_kill_by_filters_spares_the_asker_unless_told(
     database: Surrounded, filters: list[str], killed: list[int]
 ) -> None:
-    clients = [database.client, PlainClient(database.server, 2), PlainClient(database.server, 3)]
+    all_of_them = [database.client, PlainClient(database.server, 2), PlainClient(database.server, 3)]
     assert database.run("CLIENT", "KILL", *filters) == len(killed)
-    assert [client.id for client in clients if client.done] == killed
+    assert [client.id for client in all_of_them if client.done] == killed
+
+
+def test_client_kill_asks_for_each_filter_once(database: Surrounded) -> None:
+    other = PlainClient(database.server, 2)
+    words = [b"CLIENT", b"KILL", *[b"ID", b"2", b"id", b"2", b"TYPE", b"normal"] * 1000]
+    filters, skip_me = clients._filters(words)
+    assert (len(filters), skip_me) == (2, True)
+    assert database.run(*words) == 1
+    assert other.done == [("close", False)]
 
 
 def test_client_reply_and_no_evict_are_handed_on(database: Surrounded) -> None:

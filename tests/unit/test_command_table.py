@@ -91,6 +91,11 @@ def test_the_flags_fit_together(name: str) -> None:
         assert flags & Flag.WRITE
 
 
+def test_only_what_walks_keys_in_their_order_wants_them_in_order() -> None:
+    walking = {spec.name for spec in SPECS.values() if spec.flags & Flag.RANGES}
+    assert walking == {"SCAN", "RANGE", "DELRANGE", "RANDOMKEY"}
+
+
 @pytest.mark.parametrize("name", [name for name, spec in sorted(SPECS.items()) if spec.keys])
 def test_keys_stand_where_the_fewest_words_have_some(name: str) -> None:
     spec = SPECS[name]

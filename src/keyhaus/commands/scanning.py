@@ -219,9 +219,7 @@ async def delrange(tx: Transaction, args: list[bytes], context: Context) -> Any:
         keys += [key for key, _ in rows]
         size += sum([len(key) for key, _ in rows]) + _DELETION_BYTES * len(rows)
         if size > most:
-            raise TransactionTooLarge(
-                f"the write has over {size} bytes, at most {most} are allowed (max-transaction-bytes)"
-            )
+            raise TransactionTooLarge(size, most)
     for key in keys:
         tx.delete(key)
     return len(keys)

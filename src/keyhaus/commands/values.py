@@ -80,7 +80,7 @@ def check_string_bytes(tx: Transaction, size: int) -> None:
         raise UserError("string exceeds maximum allowed size (proto-max-bulk-len)")
     most = settings.integer("max-transaction-bytes")
     if size > most:
-        raise TransactionTooLarge(f"the write has {size} bytes, at most {most} are allowed (max-transaction-bytes)")
+        raise TransactionTooLarge(size, most)
 
 
 def check_reply_bytes(tx: Transaction, size: int) -> None:

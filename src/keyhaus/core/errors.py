@@ -110,6 +110,9 @@ class TransactionTooLarge(TransactionError):
 
     code = "TXTOOLARGE"
 
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"the write has {size} bytes, at most {most} are allowed (max-transaction-bytes)")
+
 
 class ProtocolError(Error):
     """The stream of bytes can't be followed any more: the connection is closed after the reply."""

@@ -42,7 +42,7 @@ CURSOR_BYTES_MAX: Final = 16 * MIB
 COMMAND_NAMES_MAX: Final = 1000  # of one COMMAND INFO
 CONFIG_PATTERNS_MAX: Final = 1000  # of one CONFIG GET
 CONFIG_PATTERN_BYTES_MAX: Final = 16 * KIB  # all of them together
-LZF_BYTES_MAX: Final = 1 * MIB  # a compressed string (LZF) that RESTORE unpacks; one that is not compressed may be longer
+LZF_BYTES_MAX: Final = 512 * KIB  # packed bytes of a compressed string that RESTORE takes
 
 SCAN_COUNT_MAX: Final = 10_000  # keys that one page of SCAN or RANGE looks at
 PAGE_BYTES_MAX: Final = 16 * MIB  # keys and values of one page of RANGE; a single larger row goes alone

@@ -74,7 +74,12 @@ TABLE: Final = {
             mutable=True,
             most=INT_MAX,
         ),
-        Setting("tcp-keepalive", 300, "Seconds between two TCP keep-alives; 0 for none", most=INT_MAX),
+        Setting(
+            "tcp-keepalive",
+            300,
+            "Seconds of silence after which TCP asks whether a client is still there; 0 for never",
+            most=INT_MAX,
+        ),
         Setting(
             "proto-max-bulk-len",
             limits.BULK_BYTES_MAX,

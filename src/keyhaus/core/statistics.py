@@ -24,8 +24,8 @@ class Statistics:
     """What the server has counted since its start or the last CONFIG RESETSTAT.
 
     Attributes:
-        calls: Per command (its name in lower case, `config|get`): how often it was called, rejected before it ran, and
-            failed, and the microseconds that it took altogether.
+        calls: Per command (its name in lower case, `config|get`): how often it was called, a 0 that nobody reads, how
+            often it failed, and the microseconds that it took altogether.
         errors: Replies with an error, by the error's code.
         latency: Per event, the newest of (seconds since 1970, the longest in that second in milliseconds).
         latency_worst: Per event, the longest ever, in milliseconds.
@@ -49,7 +49,6 @@ class Statistics:
         self.output_bytes = 0
         self.hits = 0
         self.misses = 0
-        self.expired_keys = 0
         self.errors: dict[str, int] = {}
         self.calls: dict[str, list[int]] = {}
         self.protocol_errors = 0

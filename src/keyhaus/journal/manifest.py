@@ -1,6 +1,6 @@
 """The manifest (J3): the one small file that says which segments are the journal.
 
-    manifest = crc:8 hexadecimal digits, " ", JSON, "\\n"
+    manifest = crc:8 hexadecimal digits, " ", JSON, "\\n", zeros up to 64 KiB
 
 The checksum is CRC32C over the JSON. It is replaced atomically: the next version is written beside it, synced, renamed
 over it, and the directory synced. The file beside it is kept allocated between two replacements, so that a full disk
@@ -9,7 +9,7 @@ never stands in the way of one (J2).
 
 from __future__ import annotations
 
-import contextlib
+import errno
 from typing import Final
 
 import msgspec
@@ -99,10 +99,8 @@ def replace(disk: Disk, manifest: Manifest) -> None:
     text = b"%08x %b\n" % (crc32c(body), body)
     file = disk.open(NEXT, create=True)
     try:
-        # Cut to the text only once it is written: that way the blocks of the reserve are used, and no others.
-        file.write(text, 0)
-        if file.size() > len(text):
-            file.truncate(len(text))
+        # In its whole length, over the room that was reserved: what the rename frees is what the next reserve takes.
+        file.write(text.ljust(RESERVE_BYTES, b"\0"), 0)
         file.sync()
     finally:
         file.close()
@@ -112,11 +110,16 @@ def replace(disk: Disk, manifest: Manifest) -> None:
 
 
 def reserve(disk: Disk) -> None:
-    """Allocates the room for the next replacement; without it, a full disk would stand in its way."""
-    with contextlib.suppress(OSError):
+    """Allocates the room for the next replacement, durably; a disk that has none left is no failure yet."""
+    try:
         file = disk.open(NEXT, create=True)
         try:
             if file.size() < RESERVE_BYTES:
                 file.zero(file.size(), RESERVE_BYTES)
+                file.sync()
         finally:
             file.close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    disk.sync_directory(DIRECTORY)

@@ -298,7 +298,8 @@ def _room_for_fresh(
     spares = unnamed(disk, before)
     numbers = [manifests.segment_number(name) or 0 for name in disk.names(DIRECTORY)]
     number = 1 + max([0, *numbers, *(line.number for line in before.segments)])
-    fitting = [name for name in spares if _size(disk, name) >= need]
+    # A smaller one may be what a preparation left that was cut off: the room is better used for a whole one.
+    fitting = [name for name in spares if _size(disk, name) >= max(need, segment_bytes // 2)]
     if fitting:
         return prepare(disk, number, need, random_bytes, min(fitting, key=lambda name: _size(disk, name)))
     try:

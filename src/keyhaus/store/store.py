@@ -148,11 +148,11 @@ class Store:
                 if entry[0] == PUT:
                     size += len(entry[2]) + len(entry[3])
             if size > self._max_bytes:
-                raise self._too_large(size)
+                raise TransactionTooLarge(size, self._max_bytes)
         else:
             frame = layout.frame(seqno, now, operations)
             if len(frame) > self._max_bytes:
-                raise self._too_large(len(frame))
+                raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = journal.room(len(frame), frees)
             if wait is not None:
@@ -169,11 +169,6 @@ class Store:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
         return None
-
-    def _too_large(self, size: int) -> TransactionTooLarge:
-        return TransactionTooLarge(
-            f"the write has {size} bytes, at most {self._max_bytes} are allowed (max-transaction-bytes)"
-        )
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
         spaces, watches = self.spaces, self.watches.databases
