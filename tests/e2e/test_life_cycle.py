@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -345,10 +346,12 @@ def test_an_idle_client_is_disconnected_and_a_busy_one_is_not(serve: Serve) -> N
                 idle.reply()
             gone.set()
 
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
+        deadline = time.monotonic() + 10
         while not gone.is_set():
             assert busy.ask(b"PING") == b"PONG"
+            assert time.monotonic() < deadline, "the idle client is still connected"
         thread.join()
         assert connected(server, 2, busy), "the one that waits for something is not idle"
 

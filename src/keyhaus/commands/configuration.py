@@ -143,7 +143,7 @@ def _failed(word: bytes, reason: str) -> UserError:
 )
 async def config_resetstat(tx: Transaction, args: list[bytes], context: Context) -> Any:
     context.server.statistics.reset()
-    tx.store.expired_keys = 0
+    tx.store.reset_expired()
     return OK
 
 

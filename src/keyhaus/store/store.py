@@ -71,7 +71,7 @@ class Store:
         self._buried: deque[tuple[int, Keyspace, bytes]] = deque()
         self._counts: deque[tuple[int, dict[int, tuple[int, int]], int]] = deque()
         self._synced_counts: dict[int, tuple[int, int]] = {}
-        self._synced_expired = 0
+        self._synced_expired = self._expired_before = 0
         self._dropped: list[Keyspace] = []
         self.sweeper = Sweeper(self, spawn)
 
@@ -274,6 +274,10 @@ class Store:
             self._counts.pop()
         self._counts.append((last, self._count_keys(), self.expired_keys))
 
+    def reset_expired(self) -> None:
+        """CONFIG RESETSTAT: counts expired keys from here on."""
+        self._expired_before = self.expired_keys
+
     def statistics(self) -> dict[str, Any]:
         """Numbers for INFO and the metrics; those about data are as of `synced`."""
         durable = self.journal is not None
@@ -289,7 +293,7 @@ class Store:
             "syncs": 0,
             "poisoned": "",
             "full": False,
-            "expired_keys": self._synced_expired if durable else self.expired_keys,
+            "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
             "keyspace": self._synced_counts if durable else self._count_keys(),
             **facts,
         }
