@@ -64,7 +64,7 @@ def release(client: redis.Redis, name: str, token: str) -> bool:
         while True:
             try:
                 pipeline.watch(name)
-                if pipeline.get(name) != token.encode():
+                if pipeline.get(name) not in (token, token.encode()):  # str where the client decodes
                     return False  # it ran out, and perhaps somebody else holds it now
                 pipeline.multi()
                 pipeline.delete(name)

@@ -23,7 +23,8 @@ from tests.support.simulation import Crash, SimulatedDisk, SimulatedSpawn
 from tests.support.turns import ManualClock
 
 DATABASES = 3
-KEYS = [b"", b"a", b"a\0", b"ab", b"b", b"key", b"\xff", b"\xff\xff"]
+KEYS = [b"", b"a", b"a\0", b"b", b"\xff"]
+STEPS = ["nothing", "nothing", "turn", "work", "work", "ring", "settle", "sync"]
 State = list[dict[bytes, tuple[bytes, int]]]  # per database: key to value and deadline, 0 for none
 
 databases = st.integers(0, DATABASES - 1)
@@ -102,7 +103,25 @@ class Restarts(RuleBasedStateMachine):
         self.state = copied(matching[0].state)
         self.order = [Commit(self.store.last, copied(self.state))]
 
-    @rule()
+    @rule(
+        how=st.sampled_from(["stop", "kill", "power", "work"]),
+        crash_in=st.none() | st.integers(0, 12),
+        power=st.booleans(),
+    )
+    def end_a_life(self, how: str, crash_in: int | None, power: bool) -> None:
+        if how == "stop":
+            self.stop_cleanly()
+        elif how == "kill":
+            # What was written the kernel has; unless the power is cut while the next start is at work.
+            promised = self.store.written if crash_in is None else self.store.synced
+            self.disk.kill()
+            self.restart(promised, crash_in)
+        elif how == "power":
+            self.disk.power_cut()
+            self.restart(self.store.synced, crash_in)
+        else:
+            self.crash_at_work(crash_in or 0, power)
+
     def stop_cleanly(self) -> None:
         closed: list[BaseException | None] = []
         self.store.close(closed.append)
@@ -115,18 +134,6 @@ class Restarts(RuleBasedStateMachine):
         self.disk.power_cut()
         self.restart(self.order[-1].seqno)
 
-    @rule(crash_in=st.none() | st.integers(0, 12))
-    def kill(self, crash_in: int | None) -> None:
-        promised = self.store.written if crash_in is None else self.store.synced
-        self.disk.kill()
-        self.restart(promised, crash_in)
-
-    @rule(crash_in=st.none() | st.integers(0, 12))
-    def cut_the_power(self, crash_in: int | None) -> None:
-        self.disk.power_cut()
-        self.restart(self.store.synced, crash_in)
-
-    @rule(steps=st.integers(0, 6), power=st.booleans())
     def crash_at_work(self, steps: int, power: bool) -> None:
         """The process stops in the middle of what its workers do."""
         self.disk.crash_in = steps
@@ -165,6 +172,18 @@ class Restarts(RuleBasedStateMachine):
                 transaction.swap(database, rest[0])
                 state[database], state[rest[0]] = state[rest[0]], state[database]
         return state
+
+    @rule(
+        many=st.lists(st.lists(operations, min_size=1, max_size=4), min_size=1, max_size=12),
+        demands=st.integers(0, 1 << 12),
+        steps=st.lists(st.sampled_from(STEPS), max_size=12),
+    )
+    def commit_many(self, many: list[list[tuple[Any, ...]]], demands: int, steps: list[str]) -> None:
+        """One commit after the other, the workers somewhere behind."""
+        for number, chosen in enumerate(many):
+            self.commit(chosen, bool(demands >> number & 1), number % DATABASES)
+            if number < len(steps):
+                self.take_a_step(steps[number])
 
     @rule(chosen=st.lists(operations, min_size=1, max_size=5), demanded=st.booleans(), looked_at=databases)
     def commit(self, chosen: list[tuple[Any, ...]], demanded: bool, looked_at: int) -> None:
@@ -216,31 +235,24 @@ class Restarts(RuleBasedStateMachine):
         assert self.store.now() == now
         self.clock.ms = now
 
-    @rule()
-    def take_a_turn(self) -> None:
-        self.spawn.turn()
-
-    @rule(number=st.integers(0, 2))
-    def work(self, number: int) -> None:
-        self.spawn.work(self.spawn.workers[number % len(self.spawn.workers)])
-
-    @rule()
-    def settle(self) -> None:
-        self.spawn.settle()
-        assert self.store.journal is not None
-        assert self.store.written == self.store.last
-
-    @rule()
-    def ring(self) -> None:
-        """A timer: the sweeper's, the idle journal's, the second of `everysec`."""
-        self.spawn.ring()
-
-    @rule()
-    def sync_everything(self) -> None:
-        assert self.store.journal is not None
-        self.store.journal.demand(self.store.last)
-        self.spawn.settle()
-        assert self.store.synced == self.store.last
+    @rule(step=st.sampled_from(STEPS))
+    def take_a_step(self, step: str) -> None:
+        journal = self.store.journal
+        assert journal is not None
+        if step == "turn":
+            self.spawn.turn()
+        elif step == "work":
+            for worker in self.spawn.workers:
+                self.spawn.work(worker)
+        elif step == "ring":  # the sweeper's timer, the idle journal's, the second of `everysec`
+            self.spawn.ring()
+        elif step == "settle":
+            self.spawn.settle()
+            assert self.store.written == self.store.last
+        elif step == "sync":
+            journal.demand(self.store.last)
+            self.spawn.settle()
+            assert self.store.synced == self.store.last
 
     # what is seen
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,7 +153,7 @@ class InnerServer:
     async def _start(self) -> None:
         self.store = Store.open(self.disk, LoopSpawn(self._loop), self.clock, self.settings)
         self._server = Server(Hub(self.store, self.settings, self.clock, "0" * 40), self._loop)
-        await self._server.listen(Address("resp", "127.0.0.1", 0))
+        await self._server.listen(Address("resp", "127.0.0.1", 0), [socket.create_server(("127.0.0.1", 0))])
         self.port = self._server.addresses[0].port
 
     def stop(self) -> None:

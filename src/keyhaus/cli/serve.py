@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from keyhaus.core.errors import UserError
-from keyhaus.core.settings import Durability, Settings, parse
+from keyhaus.core.settings import ALIASES, Durability, Settings, parse
 from keyhaus.server import logs
 from keyhaus.server.life import StartFailed, run, say_ready
 from keyhaus.server.server import parse_address
@@ -47,7 +47,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(help="The host of the default port.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The default port.", min=0, max=65535)] = DEFAULT_PORT,
-    data_dir: Annotated[Path, typer.Option(help="Where the data is kept.")] = Path("data"),
+    data_dir: Annotated[Path, typer.Option(help="Where the data is kept.", readable=False)] = Path("data"),
     engine: Annotated[
         EngineName,
         typer.Option(help="What keeps the data: durable (the journal), or memory (gone when the server stops)."),
@@ -106,8 +106,18 @@ def serve(
         name, equals, value = entry.partition("=")
         if not equals:
             raise typer.BadParameter(f"{entry!r}: expected NAME=VALUE", param_hint="--set")
+        if name in ALIASES or name in texts:
+            raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))
+    if settings.integer("journal-max-bytes") < settings.integer("journal-segment-bytes"):
+        raise typer.BadParameter(
+            "it is less than one segment (--journal-segment-bytes)", param_hint="--journal-max-bytes"
+        )
+    if listen and (host, port) != ("127.0.0.1", DEFAULT_PORT):
+        raise typer.BadParameter(
+            "it says where the default port is, which --listen replaces", param_hint="--host, --port"
+        )
     try:
         addresses = [parse_address(text) for text in listen or (f"auto://{_bracketed(host)}:{port}",)]
     except ValueError as error:
@@ -131,10 +141,11 @@ def _values(texts: dict[str, str | None]) -> dict[str, Any]:
             values[name.replace("-", "_")] = parse(name, text)
         except KeyError:
             raise typer.BadParameter(
-                f"there is no setting {name!r}; CONFIG GET * lists them", param_hint="--set"
+                f"there is no setting {name!r}; docs/reference/settings.md and CONFIG GET * list them",
+                param_hint="--set",
             ) from None
         except UserError as error:
-            raise typer.BadParameter(f"{text!r}: {error.message}", param_hint=f"--{name}") from None
+            raise typer.BadParameter(f"{text!r}: {error.message}", param_hint=name) from None
     return values
 
 

@@ -99,8 +99,8 @@ class Preparer:
 
     def _limit(self) -> str:
         return (
-            f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes): raise it and "
-            "restart, or keep less"
+            f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes): restart with a "
+            "higher one"
         )
 
     def recycle(self, names: list[str], used: int) -> None:

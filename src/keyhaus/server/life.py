@@ -10,6 +10,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -61,15 +62,13 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
     if settings["engine"] != "memory":
         lock = _take(Path(settings["dir"]))
     try:
+        # The ports first: who can't have them need not wait for a recovery to hear of it.
+        bound = [(address, await _bind(address)) for address in addresses]
         store = _open(settings, loop)
         hub = Hub(store, settings, SystemClock(), secrets.token_hex(20))
         server = Server(hub, loop)
-        try:
-            for address in addresses:
-                await _listen(server, address)
-        except StartFailed:
-            await server.stop()
-            raise
+        for address, sockets in bound:
+            await server.listen(address, sockets)
         # What lives now lives as long as the process: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()
@@ -113,8 +112,9 @@ def _take(directory: Path) -> OsLock:
     except StorageError as error:
         raise StartFailed(error.message) from error
     except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
         raise StartFailed(
-            f"the data directory {directory} can't be used: {error.strerror}; choose another with --data-dir"
+            f"the data directory {directory} can't be used: {reason}; choose another with --data-dir"
         ) from error
 
 
@@ -157,17 +157,29 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     return store
 
 
-async def _listen(server: Server, address: Address) -> None:
+async def _bind(address: Address) -> list[socket.socket]:
+    """Sockets that hold an address, not yet listening."""
+    sockets: list[socket.socket] = []
     try:
-        await server.listen(address)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            sockets.append(own := socket.socket(family, kind, protocol))
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            own.bind(place)
     except OSError as error:
+        for own in sockets:
+            own.close()
         if error.errno == errno.EADDRINUSE:
-            reason = "the port is taken: stop what uses it, or choose another with --listen"
+            reason = "the port is taken: stop what uses it, or choose another with --port or --listen"
         else:
             reason = error.strerror or str(error)
         raise StartFailed(f"{address} can't be opened: {reason}") from error
     except UnicodeError as error:
         raise StartFailed(f"{address} can't be opened: {error}") from error
+    return sockets
 
 
 def say_ready(addresses: list[Address], as_json: bool) -> None:

@@ -88,16 +88,14 @@ class Server:
         for connection in self.connections:
             connection.apply_settings()
 
-    async def listen(self, address: Address) -> None:
-        """Opens a port; port 0 picks a free one. Raises OSError."""
-        server = await self.loop.create_server(
-            self._factory(address.dialect), address.host, address.port, backlog=BACKLOG, reuse_address=True
-        )
-        self._listeners.append(server)
-        for own in server.sockets:
-            if own.family in (socket.AF_INET, socket.AF_INET6):
-                host, port = own.getsockname()[:2]
-                self.addresses.append(Address(address.dialect, host, port))
+    async def listen(self, address: Address, sockets: list[socket.socket]) -> None:
+        """Accepts connections on sockets that are bound to an address. Raises OSError."""
+        for own in sockets:
+            self._listeners.append(
+                await self.loop.create_server(self._factory(address.dialect), sock=own, backlog=BACKLOG)
+            )
+            host, port = own.getsockname()[:2]
+            self.addresses.append(Address(address.dialect, host, port))
 
     def _factory(self, dialect: str) -> Callable[[], asyncio.Protocol]:
         if dialect == "resp":
