@@ -185,6 +185,8 @@ def test_a_second_server_on_the_same_directory_is_refused(serve: Serve, tmp_path
         assert link.ask(b"SET", b"k", b"v") == b"OK"
     line = refusal(tmp_path, "--listen", f"resp://{HOST}:0")
     assert f"process {server.pid}:" in line, "the refused start changed the lock"
+    (tmp_path / "data" / "LOCK").unlink()
+    assert "is in use by process" in refusal(tmp_path, "--listen", f"resp://{HOST}:0"), "a removed file let it in"
     server.kill()
     serve(*SMALL)  # a dead server's lock holds nobody up
 

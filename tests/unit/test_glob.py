@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyhaus.commands import glob
 from keyhaus.commands.glob import compiled
 from keyhaus.core import limits
 from keyhaus.core.errors import LimitExceeded
@@ -109,3 +111,78 @@ def test_a_hostile_pattern_takes_no_exponential_time(piece: bytes) -> None:
 def test_a_pattern_is_no_longer_than_a_key() -> None:
     with pytest.raises(LimitExceeded, match="max-pattern-bytes"):
         compiled(b"a" * (limits.KEY_BYTES_MAX + 1))
+
+
+# Each with what it is as a regular expression.
+_ATOMS = {
+    b"a": b"a",
+    b"b": b"b",
+    b"?": b".",
+    b"[ab]": b"[ab]",
+    b"[^a]": b"[^a]",
+    b"[]": b"(?!)",
+    b"[^]": b".",
+    b"[b-y]": b"[b-y]",
+    b"[\xf0-b]": b"[\xf0-\xff\x00-b]",
+    b"[^ac-x\xff]": b"[^ac-x\xff]",
+}
+_RUNS = st.lists(st.sampled_from(list(_ATOMS)), min_size=1, max_size=12)
+_LONG = st.lists(
+    st.tuples(st.sampled_from([b"a", b"b", b"ab", b"c\x00", b"\xff", b"az"]), st.integers(1, 300)), max_size=6
+).map(lambda parts: b"".join(piece * times for piece, times in parts))
+
+
+@given(st.lists(_RUNS, min_size=1, max_size=2), _LONG, st.booleans())
+def test_runs_in_a_long_text_are_found_where_a_regular_expression_finds_them(
+    runs: list[list[bytes]], text: bytes, ends: bool
+) -> None:
+    pattern = b"*" + b"*".join(map(b"".join, runs)) + (b"" if ends else b"*")
+    # A run is looked for once and for all, as an atomic group is.
+    groups = [b"(?>.*?%s)" % b"".join(_ATOMS[atom] for atom in run) for run in runs]
+    if ends:
+        groups[-1] = b".*" + groups[-1][6:-1]
+    slow = re.compile(b"".join(groups) + (b"" if ends else b".*"), re.DOTALL)
+    assert compiled(pattern)(text) == bool(text and slow.fullmatch(text))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (b"*" + b"?" * 8000 + b"b*", b"a" * 20_000),
+        (b"*" + b"[ab]" * 8000 + b"b*", b"a" * 20_000),
+        (b"a?*" * 5000 + b"[bc]*", b"a" * 20_000),
+        (b"*" + b"".join(b"[^%c]" % byte for byte in range(1, 90)) + b"[bc]*", b"a" * 20_000),
+    ],
+)
+def test_a_run_is_tried_at_few_places(pattern: bytes, text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = taken = 0
+    at, first = glob._Run.at, glob._Run._first
+
+    def counted_at(run: glob._Run, text: bytes, place: int) -> bool:
+        nonlocal tried
+        tried += 1
+        return at(run, text, place)
+
+    def counted_first(run: glob._Run, text: bytes, places: int) -> int:
+        nonlocal taken
+        taken += len(text)
+        return first(run, text, places)
+
+    monkeypatch.setattr(glob._Run, "at", counted_at)
+    monkeypatch.setattr(glob._Run, "_first", counted_first)
+    assert not compiled(pattern)(text)
+    assert tried <= 2 + 8 * pattern.count(b"*")
+    assert taken <= 3 * len(text)
+
+
+def test_a_class_that_comes_again_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = glob._class
+
+    def counted(text: bytes, nocase: bool) -> bytes:
+        made.append(text)
+        return make(text, nocase)
+
+    monkeypatch.setattr(glob, "_class", counted)
+    compiled(b"[a-z]*[^a-]]*[" * 1000)
+    assert len(made) == len(set(made)) <= 4

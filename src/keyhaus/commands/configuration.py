@@ -119,7 +119,8 @@ def _checked_names(pairs: list[tuple[bytes, str]], context: Context) -> list[str
         elif name in constant or name in ("port", "bind"):
             fixed = constant.get(name) != text.lower()
         else:
-            raise UserError(b"Unknown option or number of arguments for CONFIG SET - '%s'" % word)
+            shown = word.partition(b"\0")[0]
+            raise UserError(b"Unknown option or number of arguments for CONFIG SET - '%s'" % shown)
         if fixed:
             raise _failed(word, "can't set immutable config")
         if setting in seen:

@@ -159,7 +159,7 @@ def _hello_options(args: list[bytes], context: Context) -> None:
             set_name(context, args[at + 1])
             at += 2
         else:
-            raise Syntax(b"Syntax error in HELLO option '%s'" % args[at])
+            raise Syntax(b"Syntax error in HELLO option '%s'" % args[at].partition(b"\0")[0])
 
 
 def set_name(context: Context, name: bytes) -> None:

@@ -25,7 +25,8 @@ def _conditions(args: list[bytes]) -> set[bytes]:
     for word in args[3:]:
         name = option(word)
         if name not in _CONDITIONS:
-            raise UserError(b"Unsupported option " + word.partition(b"\0")[0])
+            # What ends the line is trimmed at the end of a message, and a blank further inside.
+            raise UserError(b"Unsupported option " + word.partition(b"\0")[0].rstrip(b"\r\n"))
         given.add(name)
     if b"NX" in given and len(given) > 1:
         raise UserError("NX and XX, GT or LT options at the same time are not compatible")

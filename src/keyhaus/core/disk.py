@@ -128,26 +128,33 @@ class OsFile:
 
 
 class OsLock:
-    """An advisory lock on a file that holds the owner's process id."""
+    """An advisory lock on a directory, and beside it a file that holds the owner's process id.
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    The file alone would not do: whoever removes it as a leftover would let a second process in.
+    """
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
+            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._file)
+            os.close(self._directory)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise StorageError(
-                f"{path.parent} is in use by process {holder or 'unknown'}: stop it first, or use another directory"
+                f"{directory.resolve()} is in use by process {holder or 'unknown'}: stop it first, or use another "
+                "directory"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        os.ftruncate(self._fd, 0)
-        os.close(self._fd)
+        os.ftruncate(self._file, 0)
+        os.close(self._file)
+        os.close(self._directory)
 
 
 class OsDisk:
@@ -193,4 +200,4 @@ class OsDisk:
         return 4096
 
     def lock(self, name: str) -> OsLock:
-        return OsLock(self.root / name)
+        return OsLock(self.root, name)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keyhaus.connection")
 
 LINGER_SECONDS: Final = 1.0
+BURST_NS: Final = 5_000_000  # how long one connection may execute before the others have their turn
 HELD_OVERHEAD: Final = 128  # of one held reply: its tuple, its number, its bytes object
 
 
@@ -110,7 +111,9 @@ class Connection(asyncio.Protocol):
             return
         self._statistics.input_bytes += len(data)
         self.codec.feed(data)
-        if not self._more:
+        if self._more:
+            self._watch_input()
+        else:
             self._pump()
 
     def eof_received(self) -> bool:
@@ -152,10 +155,10 @@ class Connection(asyncio.Protocol):
         self._more = False
         if self._waiting is None and not self._write_paused and self._held_bytes <= OUTPUT_BYTES_PAUSE:
             if not self._ended and self._burst(session):
-                # A large answer: let it go out, and the other clients come in between.
+                # A large answer, or a long burst: let it go out, and the other clients come in between.
                 self._more = True
                 self._server.loop.call_soon(self._pump)
-            if self._read_paused or self._blocked():
+            if self._more or self._read_paused or self._blocked():
                 self._watch_input()
         else:
             self._watch_input()
@@ -173,6 +176,7 @@ class Connection(asyncio.Protocol):
         size = run = need = 0
         more = False
         before = run_start = session.active_ns = clock()
+        until = before + BURST_NS
         spec = session.spec
         while ready or self._parse(out):
             request = ready.popleft()
@@ -192,11 +196,7 @@ class Connection(asyncio.Protocol):
             if session.muted and session.mutes():
                 if plain and session.depends > synced:
                     need = max(need, session.depends)  # nobody is told, and it is durable all the same
-                if session.closing:
-                    self._ended = True
-                    break
-                continue
-            if session.depends > synced or held:
+            elif session.depends > synced or held:
                 if plain:
                     data = encode(reply)
                     held.append((session.depends, True, data))
@@ -213,7 +213,8 @@ class Connection(asyncio.Protocol):
             if session.closing:
                 self._ended = True
                 break
-            if more:
+            if more or after > until:
+                more = True
                 break
         hub.count(spec, run, before - run_start)
         session.count_reads()
@@ -353,11 +354,11 @@ class Connection(asyncio.Protocol):
     # closing
 
     def _watch_input(self) -> None:
-        """Stops reading while too much has been received that can't be executed, and starts again after."""
+        """Stops reading while there is enough to execute for later turns, and starts again after."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        crowded = self.codec.buffered() > PIPELINE_BYTES_PAUSE and self._blocked()
+        crowded = self._more or (self.codec.buffered() > PIPELINE_BYTES_PAUSE and self._blocked())
         if crowded and not self._read_paused:
             transport.pause_reading()
         elif self._read_paused and not crowded:
