@@ -96,7 +96,9 @@ class Session:
             return self._enqueue(spec, args)
         tx = self._tx
         tx.depends = tx.started = 0
-        running = spec.handler(tx, args, self)  # type: ignore[misc]
+        handler = spec.handler
+        assert handler is not None  # only containers have none, and `find` never gives one
+        running = handler(tx, args, self)
         try:
             wait = running.send(None)
         except StopIteration as stop:
