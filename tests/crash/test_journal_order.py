@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from keyhaus.core.errors import LimitExceeded
+from keyhaus.core.errors import LimitExceeded, Poisoned
 from keyhaus.core.settings import Settings
 from keyhaus.journal.journal import Journal
 from keyhaus.store.store import Store
@@ -98,3 +98,20 @@ def test_a_failed_preparation_that_is_no_lack_of_room_poisons() -> None:
     disk.sync_failures = 1.0
     spawn.settle()
     assert store.poisoned is not None
+
+
+def test_a_commit_that_fails_in_memory_poisons_and_gives_its_number_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, spawn, _ = _store()
+    before = store.last
+
+    def fails(key: bytes, record: bytes, expires: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("keyhaus.store.keyspace.Keyspace.put", lambda space, *args: fails(*args))
+    with pytest.raises(MemoryError):
+        _put(store, b"a")
+    assert store.last == before + 1
+    assert store.poisoned is not None
+    spawn.settle()
+    with pytest.raises(Poisoned):
+        _put(store, b"b")
