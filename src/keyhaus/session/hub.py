@@ -67,10 +67,6 @@ class Hub:
     def _set_durability(self, durability: str) -> None:
         self.always = durability == Durability.ALWAYS
 
-    @property
-    def history(self) -> str:
-        return self.store.history
-
     def open_session(self, kind: type[Session] = Session) -> Session:
         session = kind(self, self._next_id)
         self._next_id += 1

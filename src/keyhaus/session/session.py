@@ -103,11 +103,13 @@ class Session:
             wait = running.send(None)
         except StopIteration as stop:
             if tx.operations or tx.carries_time:
-                return self._commit(spec, args, stop.value)
+                result = self._commit(stop.value)
+                return result if result.__class__ is not Wait else self._run_again(spec, args, result)
             self.depends = tx.depends
             return stop.value
         except Error as error:
-            return self._undo(spec, args, error)
+            result = self._undo(error)
+            return result if result.__class__ is not Wait else self._run_again(spec, args, result)
         except Exception:
             log.exception("a command failed", extra={"command": spec.wire_name})
             return self._fault()
@@ -147,34 +149,31 @@ class Session:
         self.depends = self._tx.depends
         return self._failed(Internal())
 
-    def _commit(self, spec: CommandSpec, args: list[bytes], reply: Any) -> Any:
-        """The commit of a command that ran to its end without waiting."""
+    def _commit(self, reply: Any) -> Any:
+        """Ends a command: its reply, or the Wait for room after which all of it has to be run again."""
+        tx = self._tx
         try:
-            wait = self._tx.commit()
+            wait = tx.commit()
         except Error as error:
-            self._tx.rollback()
-            self.depends = self._tx.depends
+            tx.rollback()
+            self.depends = tx.depends
             return self._failed(error)
         except Exception:
-            log.exception("a commit failed", extra={"command": spec.wire_name})
+            log.exception("a commit failed", extra={"command": self.last_command})
             return self._fault()
-        if wait is None:
-            self.depends = self._tx.depends
-            return reply
-        self._running = self._again(spec, args, wait)
-        return self._step()
+        if wait is not None:
+            return wait
+        self.depends = tx.depends
+        return reply
 
-    def _undo(self, spec: CommandSpec, args: list[bytes], error: Error) -> Any:
+    def _undo(self, error: Error) -> Any:
         """A command failed: nothing of it happens, but what it rests on (an expiry) is committed before it is told."""
         self._tx.undo(0)
-        if self._tx.operations or self._tx.carries_time:
-            return self._commit(spec, args, self._failed(error))
-        self.depends = self._tx.depends
-        return self._failed(error)
+        return self._commit(self._failed(error))
 
-    def _done(self, reply: Any) -> Any:
-        self.depends = self._tx.depends
-        return reply
+    def _run_again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
+        self._running = self._again(spec, args, wait)
+        return self._step()
 
     def _failed(self, error: Error) -> Error:
         self._hub.count_failure(self.spec, error)
@@ -192,26 +191,15 @@ class Session:
                 try:
                     wait = running.send(None)
                 except StopIteration as stop:
-                    reply = stop.value
+                    result = self._commit(stop.value)
                     break
         except Error as error:
-            self._tx.undo(0)
-            reply = self._failed(error)
+            result = self._undo(error)
         except BaseException:
             running.close()
             self._tx.rollback()
             raise
-        return await self._settle(spec, args, reply)
-
-    async def _settle(self, spec: CommandSpec, args: list[bytes], reply: Any) -> Any:
-        try:
-            wait = self._tx.commit()
-        except Error as error:
-            self._tx.rollback()
-            return self._done(self._failed(error))
-        if wait is None:
-            return self._done(reply)
-        return await self._again(spec, args, wait)
+        return await self._again(spec, args, result) if isinstance(result, Wait) else result
 
     async def _again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
         """Runs a command from the start after a wait for room, as often as it takes."""
@@ -222,18 +210,12 @@ class Session:
             await wait
             self._tx.begin()
             try:
-                reply = await handler(self._tx, args, self)
+                result = self._commit(await handler(self._tx, args, self))
             except Error as error:
-                self._tx.undo(0)
-                reply = self._failed(error)
-            try:
-                again = self._tx.commit()
-            except Error as error:
-                self._tx.rollback()
-                return self._done(self._failed(error))
-            if again is None:
-                return self._done(reply)
-            wait = again
+                result = self._undo(error)
+            if not isinstance(result, Wait):
+                return result
+            wait = result
 
     def abandon(self) -> None:
         """The client is gone: what it was in the middle of never happens."""
