@@ -27,10 +27,34 @@ class Worker(Protocol):
         ...
 
 
+class HelperLost(Exception):
+    """The process of a helper has ended: what it was asked may or may not have been done."""
+
+
+class Helper(Protocol):
+    """An object that works elsewhere, in a process of its own. Calls are answered in the order in which they came.
+
+    Arguments and results are what MessagePack can carry. A call after the process has ended, and each that it left
+    unanswered, gets a HelperLost.
+    """
+
+    def call(self, method: str, args: tuple[Any, ...], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Calls a method of the object there, then `done(result, error)` in the owner's turn."""
+        ...
+
+    def close(self) -> None:
+        """Ends the process, without waiting for what it was asked."""
+        ...
+
+
 class Spawn(Protocol):
-    """Threads, timers and randomness as the database uses them."""
+    """Threads, processes, timers and randomness as the database uses them."""
 
     def worker(self, name: str) -> Worker: ...
+
+    def helper(self, name: str, factory: str, args: tuple[Any, ...]) -> Helper:
+        """Starts a helper: `factory` (`module:callable`), called with `args` over there, makes its object."""
+        ...
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Calls back in the owner's next turn."""
