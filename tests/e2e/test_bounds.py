@@ -63,9 +63,9 @@ class Others:
             assert time.monotonic() < deadline, "the server keeps connections that are gone"
 
 
-@pytest.fixture(params=["durable", "memory"])
+@pytest.fixture(params=["rocksdb", "memory"])
 def server(request: pytest.FixtureRequest, serve: Serve) -> RunningKeyhaus:
-    options = SMALL if request.param == "durable" else ("--engine", "memory")
+    options = SMALL if request.param == "rocksdb" else ("--engine", "memory")
     return serve(*options, "--max-transaction-bytes", "4mb", "--set", "max-request-bytes=8mb")
 
 

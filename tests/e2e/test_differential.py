@@ -31,7 +31,7 @@ TOLERANCE_MS: Final = 5_000
 NOT_COMPARED: Final = frozenset(("CAS", "RANGE", "DELRANGE", "LOLWUT"))
 
 
-@pytest.fixture(scope="module", params=["memory", "durable"])
+@pytest.fixture(scope="module", params=["memory", "rocksdb"])
 def ports(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A redis-server's port and a keyhaus server's."""
     options = ("--engine", request.param, "--durability", "everysec", "--log-level", "warning")

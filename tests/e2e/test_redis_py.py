@@ -26,7 +26,7 @@ PARSERS = {
 }
 
 
-@pytest.fixture(scope="module", params=["durable", "memory"])
+@pytest.fixture(scope="module", params=["rocksdb", "memory"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKeyhaus]:
     directory = tmp_path_factory.mktemp("keyhaus")
     options = ("--engine", request.param, "--data-dir", str(directory / "data"), "--log-level", "warning")

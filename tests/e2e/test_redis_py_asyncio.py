@@ -21,7 +21,7 @@ Story: TypeAlias = Callable[[Client], Awaitable[None]]
 TASKS = 100
 
 
-@pytest.fixture(scope="module", params=["durable", "memory"])
+@pytest.fixture(scope="module", params=["rocksdb", "memory"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKeyhaus]:
     directory = tmp_path_factory.mktemp("keyhaus")
     options = ("--engine", request.param, "--data-dir", str(directory / "data"), "--log-level", "warning")

@@ -75,7 +75,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module", params=["durable", "memory"])
+@pytest.fixture(scope="module", params=["rocksdb", "memory"])
 def keyhaus_port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory = tmp_path_factory.mktemp("keyhaus")
     with keyhaus_server(directory, "--engine", request.param, "--data-dir", str(directory)) as server:

@@ -121,7 +121,7 @@ def test_the_counters_are_told_and_resetstat_clears_them(asker: Asker) -> None:
 
 def test_a_poisoned_store_is_told_of(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = asker.database.store.statistics()
-    poisoned = {**facts, "engine": "durable", "poisoned": "write failed:\r\nno such device", "full": True, "synced": 12}
+    poisoned = {**facts, "engine": "rocksdb", "poisoned": "write failed:\r\nno such device", "full": True, "synced": 12}
     monkeypatch.setattr(asker.database.store, "statistics", lambda: poisoned)
     told = asker.ask("persistence", "keyhaus")
     assert told["persistence"]["aof_last_write_status"] == "err"

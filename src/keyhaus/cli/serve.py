@@ -19,7 +19,7 @@ DEFAULT_PORT = 19272
 
 
 class EngineName(enum.StrEnum):
-    DURABLE = "durable"
+    ROCKSDB = "rocksdb"
     MEMORY = "memory"
 
 
@@ -50,8 +50,8 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Where the data is kept.", readable=False)] = Path("data"),
     engine: Annotated[
         EngineName,
-        typer.Option(help="What keeps the data: durable (the journal), or memory (gone when the server stops)."),
-    ] = EngineName.DURABLE,
+        typer.Option(help="What keeps the data: rocksdb (on disk, as large as the disk), or memory (gone when the server stops)."),
+    ] = EngineName.ROCKSDB,
     durability: Annotated[
         Durability,
         typer.Option(

@@ -57,3 +57,12 @@ UNSYNCED_COMMITS_MAX: Final = 1 << 24  # and by as many numbers each start jumps
 
 SLOWLOG_ENTRIES_MAX: Final = 128
 LATENCY_ENTRIES_MAX: Final = 160
+
+# What the store keeps in memory, and for how long.
+MEMTABLE_BYTES: Final = 64 * MIB
+ROW_CACHE_BYTES: Final = 64 * MIB
+BLOCK_CACHE_BYTES: Final = 64 * MIB
+SNAPSHOT_MS_MAX: Final = 300_000
+SNAPSHOT_BYTES_MAX: Final = 64 * MIB
+JOURNAL_RETAIN_BYTES: Final = 64 * MIB
+FEED_BYTES: Final = 64 * MIB

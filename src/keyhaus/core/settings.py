@@ -135,9 +135,9 @@ TABLE: Final = {
         ),
         Setting(
             "engine",
-            "durable",
-            "What keeps the data: durable or memory",
-            choices={"durable": "durable", "memory": "memory"},
+            "rocksdb",
+            "What keeps the data: rocksdb or memory",
+            choices={"rocksdb": "rocksdb", "memory": "memory"},
         ),
         Setting("dir", "./data", "The directory of the data"),
         Setting(
@@ -154,6 +154,90 @@ TABLE: Final = {
             "How large the journal may grow before writes are refused",
             least=limits.SEGMENT_BYTES_MIN,
             memory=True,
+        ),
+        Setting(
+            "journal-retain-bytes",
+            limits.JOURNAL_RETAIN_BYTES,
+            "How much of the journal is kept for CHANGES once it is no longer needed",
+            memory=True,
+        ),
+        Setting("archive-dir", "", "Where closed segments of the journal are kept for ever; empty for nowhere"),
+        Setting(
+            "feed-bytes",
+            limits.FEED_BYTES,
+            "How much of what was committed CHANGES can tell in memory mode",
+            mutable=True,
+            memory=True,
+        ),
+        Setting(
+            "memtable-bytes",
+            limits.MEMTABLE_BYTES,
+            "How much memory new data takes before it is flushed",
+            mutable=True,
+            least=limits.MIB,
+            memory=True,
+        ),
+        Setting(
+            "memtable-size",
+            0,
+            "After how many entries new data is flushed, whatever its bytes are; 0 for no such limit",
+            mutable=True,
+        ),
+        Setting(
+            "cache-bytes",
+            limits.ROW_CACHE_BYTES,
+            "How much memory the cache of single rows may take",
+            mutable=True,
+            memory=True,
+        ),
+        Setting(
+            "block-cache-bytes",
+            limits.BLOCK_CACHE_BYTES,
+            "How much memory RocksDB's cache of blocks may take",
+            least=limits.MIB,
+            memory=True,
+        ),
+        Setting("bloom-bits", 10, "Bits a key of RocksDB's Bloom filters; 0 for none", most=64),
+        Setting(
+            "compression",
+            "lz4",
+            "How RocksDB packs blocks: none, lz4, zstd",
+            choices={"none": "none", "lz4": "lz4", "zstd": "zstd"},
+        ),
+        Setting(
+            "bottommost-compression",
+            "zstd",
+            "How RocksDB packs the blocks of its last level: none, lz4, zstd",
+            choices={"none": "none", "lz4": "lz4", "zstd": "zstd"},
+        ),
+        Setting("direct-reads", False, "Whether RocksDB reads past the operating system's page cache"),
+        Setting(
+            "snapshot-max-ms",
+            limits.SNAPSHOT_MS_MAX,
+            "How old a snapshot may become before it is ended",
+            mutable=True,
+            least=1,
+        ),
+        Setting(
+            "snapshot-max-bytes",
+            limits.SNAPSHOT_BYTES_MAX,
+            "How much memory old versions may take before the oldest snapshot is ended",
+            mutable=True,
+            memory=True,
+        ),
+        Setting(
+            "max-memory",
+            0,
+            "In memory mode: how much memory the data may take; 0 for no limit",
+            mutable=True,
+            memory=True,
+        ),
+        Setting(
+            "max-memory-policy",
+            "noeviction",
+            "What is given up at max-memory: noeviction, allkeys-lru, allkeys-lfu, volatile-ttl",
+            mutable=True,
+            choices={name: name for name in ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl")},
         ),
     )
 }
@@ -180,7 +264,7 @@ ALIASES: Final = {
 def answers(settings: Settings) -> dict[str, str]:
     """What clients and tools of Redis ask CONFIG for and what is no setting here, since it is always so."""
     return {
-        "appendonly": "yes" if settings["engine"] == "durable" else "no",
+        "appendonly": "no" if settings["engine"] == "memory" else "yes",
         "save": "",
         "maxmemory": "0",
         "maxmemory-policy": "noeviction",

@@ -283,7 +283,7 @@ class Store:
         durable = self.journal is not None
         facts: dict[str, Any] = self.journal.statistics() if self.journal is not None else {}
         return {
-            "engine": "durable" if durable else "memory",
+            "engine": "rocksdb" if durable else "memory",
             "history": self.history,
             "synced": self.synced if durable else self.last,
             "journal_bytes": 0,
