@@ -142,10 +142,8 @@ async def randomkey(tx: Transaction, args: list[bytes], context: Context) -> Any
     complexity="O(n), n the number of keys in the database",
 )
 async def keys(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    if args[1] == b"*":
-        return [key for key, _ in tx.all()]
-    matches = glob.compiled(args[1])
-    return [key for key, _ in tx.all() if matches(key)]
+    matches = None if args[1] == b"*" else glob.compiled(args[1])
+    return await tx.keys(matches, tx.store.settings.integer("max-reply-bytes"))
 
 
 # elsewhere

@@ -59,13 +59,13 @@ async def scan(tx: Transaction, args: list[bytes], context: Context) -> Any:
         start = tx.store.cursors.get(cursor)
         if start is None:
             raise UserError("invalid cursor: it is no longer known, start again from 0")
-    rows, following = await tx.scan(start or b"", None, min(options.keys, SCAN_COUNT_MAX))
+    rows, following = await tx.scan(start or b"", None, min(options.keys, SCAN_COUNT_MAX), heads=True)
     found = [
         key
         for key, record in rows
         if (matches is None or matches(key)) and (options.type_name is None or type_name(record) == options.type_name)
     ]
-    handle = 0 if following is None else tx.store.cursors.put(following)
+    handle = 0 if following is None or tx.needs else tx.store.cursors.put(following)
     return [b"%d" % handle, found]
 
 
@@ -152,7 +152,7 @@ def _page(
         step = SCAN_COUNT_MAX - looked_at
         if matches is None:
             step = min(step, options.limit - len(rows))
-        part, following = tx.page(start, end, step, reverse=options.reverse)
+        part, following = tx.page(start, end, step, reverse=options.reverse, heads=options.keys_only)
         looked_at += step
         for key, record in part:
             if matches is None or matches(key):
@@ -160,7 +160,7 @@ def _page(
                     return rows, key + b"\0" if options.reverse else key
                 rows.append((key, record))
         # What had expired was looked at and left out: without it the page would be short of its limit.
-        if following is None or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX:
+        if following is None or tx.needs or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX:
             return rows, following
         if options.reverse:
             end = following
@@ -214,8 +214,8 @@ async def delrange(tx: Transaction, args: list[bytes], context: Context) -> Any:
     keys: list[bytes] = []
     await tx.order()
     # From here on nothing is waited for, so all keys are of one moment.
-    while start is not None:
-        rows, start = tx.page(start, end, SCAN_COUNT_MAX)
+    while start is not None and not tx.needs:
+        rows, start = tx.page(start, end, SCAN_COUNT_MAX, heads=True)
         keys += [key for key, _ in rows]
         size += sum([len(key) for key, _ in rows]) + _DELETION_BYTES * len(rows)
         if size > most:

@@ -114,6 +114,13 @@ class TransactionTooLarge(TransactionError):
         super().__init__(f"the write has {size} bytes, at most {most} are allowed (max-transaction-bytes)")
 
 
+class SnapshotTooOld(TransactionError):
+    """What a snapshot reads could not be kept any longer."""
+
+    code = "SNAPSHOTTOOOLD"
+    retryable = True
+
+
 class ProtocolError(Error):
     """The stream of bytes can't be followed any more: the connection is closed after the reply."""
 

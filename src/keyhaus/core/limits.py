@@ -46,6 +46,7 @@ LZF_BYTES_MAX: Final = 512 * KIB  # packed bytes of a compressed string that RES
 
 SCAN_COUNT_MAX: Final = 10_000  # keys that one page of SCAN or RANGE looks at
 PAGE_BYTES_MAX: Final = 16 * MIB  # keys and values of one page of RANGE; a single larger row goes alone
+RANDOM_KEY_SPREAD: Final = 64  # keys that RANDOMKEY looks at where most are on disk
 SWEEP_KEYS_MAX: Final = 200  # keys that one commit of the expiry sweeper deletes
 
 # The journal.

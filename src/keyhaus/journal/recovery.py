@@ -211,8 +211,11 @@ def start(
     *,
     segment_bytes: int,
     base_seqno: int = 0,
+    history: str | None = None,
 ) -> Started:
     """Recovers what is there and makes the journal ready for its first commit (J6).
+
+    Where there is a base, it says up to which number it reaches and to which history it belongs.
 
     It appends to nothing that it read, may fail or crash at any point, and may then be run again.
 
@@ -225,8 +228,12 @@ def start(
     disk.sync_directory(DIRECTORY)
     before = manifests.read(disk)
     if before is None:
+        if history is not None:
+            raise Corruption("the manifest is missing, but there is a base", manifests.NAME, 0)
         _refuse_orphans(disk)
         before = Manifest(random_bytes(16).hex(), ())
+    if history is not None and history != before.history:
+        raise Corruption(f"the journal belongs to history {before.history}, the base to {history}", manifests.NAME, 0)
     found, ends = walk(disk, before, base_seqno)
     proven = proven_of(found)
     commits, unproven = 0, []

@@ -102,7 +102,7 @@ class Session:
         try:
             wait = running.send(None)
         except StopIteration as stop:
-            if tx.operations or tx.carries_time:
+            if tx.operations or tx.carries_time or tx.needs:
                 result = self._commit(stop.value)
                 return result if result.__class__ is not Wait else self._run_again(spec, args, result)
             self.depends = tx.depends
@@ -150,10 +150,10 @@ class Session:
         return self._failed(Internal())
 
     def _commit(self, reply: Any) -> Any:
-        """Ends a command: its reply, or the Wait for room after which all of it has to be run again."""
+        """Ends a command: its reply, or the Wait for room, or for what it needs, after which it is to be run again."""
         tx = self._tx
         try:
-            wait = tx.commit()
+            wait = tx.gather() if tx.needs else tx.commit()
         except Error as error:
             tx.rollback()
             self.depends = tx.depends
@@ -168,6 +168,8 @@ class Session:
 
     def _undo(self, error: Error) -> Any:
         """A command failed: nothing of it happens, but what it rests on (an expiry) is committed before it is told."""
+        if self._tx.needs:
+            return self._commit(error)  # it has failed for want of what it needs, perhaps
         self._tx.undo(0)
         return self._commit(self._failed(error))
 
@@ -202,20 +204,23 @@ class Session:
         return await self._again(spec, args, result) if isinstance(result, Wait) else result
 
     async def _again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
-        """Runs a command from the start after a wait for room, as often as it takes."""
+        """Runs a command from the start after a wait for room or for what it needs, as often as it takes."""
         handler = spec.handler
         assert handler is not None
-        while True:
-            self._tx.rollback()
-            await wait
-            self._tx.begin()
-            try:
-                result = self._commit(await handler(self._tx, args, self))
-            except Error as error:
-                result = self._undo(error)
-            if not isinstance(result, Wait):
-                return result
-            wait = result
+        try:
+            while True:
+                self._tx.rollback()
+                await wait
+                self._tx.begin()
+                try:
+                    result = self._commit(await handler(self._tx, args, self))
+                except Error as error:
+                    result = self._undo(error)
+                if not isinstance(result, Wait):
+                    return result
+                wait = result
+        finally:
+            self._tx.let_go()
 
     def abandon(self) -> None:
         """The client is gone: what it was in the middle of never happens."""
@@ -223,6 +228,7 @@ class Session:
         if running is not None:
             running.close()
         self._tx.rollback()
+        self._tx.let_go()
         self.discard()
 
     # MULTI
@@ -254,26 +260,32 @@ class Session:
     async def execute_queued(self) -> Any:
         """EXEC: what was queued, as one transaction; a command's own error does not stop the others (as in Redis)."""
         tx, home = self._tx, self._tx.database
-        await self._order_queued()
-        while True:
-            reply = self._run_queue()
-            if isinstance(reply, Error):
-                tx.undo(0)
-            try:
-                wait = tx.commit()
-            except Error as error:
-                wait, reply = None, error
-            if wait is None and not isinstance(reply, Error):
-                self.discard()
-                return reply
-            # Nothing has happened. Where there is no room yet, all of it is run again, WATCH looked at again too.
-            tx.database = home
-            tx.rollback()
-            if wait is None:
-                self.discard()
-                raise reply
-            await wait
-            tx.begin()
+        tx.atomic = True
+        try:
+            await self._order_queued()
+            while True:
+                reply = self._run_queue()
+                if isinstance(reply, Error):
+                    tx.undo(0)
+                try:
+                    wait = tx.gather() if tx.needs else tx.commit()
+                except Error as error:
+                    wait, reply = None, error
+                if wait is None and not isinstance(reply, Error):
+                    self.discard()
+                    return reply
+                # Nothing has happened. Where there is no room, or something is still needed, all of it is run again,
+                # WATCH looked at again too.
+                tx.database = home
+                tx.rollback()
+                if wait is None:
+                    self.discard()
+                    raise reply
+                await wait
+                tx.begin()
+        finally:
+            tx.atomic = False
+            tx.let_go()
 
     async def _order_queued(self) -> None:
         """T8: what range reads need is put in order first, so that nothing pauses once the first command has run."""
@@ -307,7 +319,7 @@ class Session:
     def _changed(self, mark: Mark) -> bool:
         """Whether a watched key was changed (T7) or has expired since; the answer depends on all that was."""
         store, tx = self._hub.store, self._tx
-        if not mark.dirty and store.watches.expired(mark, store.spaces, tx.now()):
+        if not mark.dirty and store.watches.expired(mark, tx.now()):
             tx.carries_time = True
             mark.dirty = True
         if mark.dirty:
@@ -325,12 +337,18 @@ class Session:
         except StopIteration as stop:
             return stop.value
         except Error as error:
+            if self._tx.needs:
+                return error  # all of it is run again
             self._tx.undo(point)
             return self._failed(error)
 
     # WATCH
 
     def watch(self, keys: list[bytes]) -> None:
+        space = self._hub.store.spaces[self._tx.database]
+        records = [(key, self._tx.look(space, key)) for key in keys]
+        if self._tx.needs:
+            return
         if self._mark is None:
             self._mark = Mark()
             self._watched_bytes = 0
@@ -342,8 +360,8 @@ class Session:
         if size > limits.WATCHED_BYTES_MAX:
             raise LimitExceeded("watched-bytes", size, limits.WATCHED_BYTES_MAX)
         self._watched_bytes = size
-        store, database = self._hub.store, self._tx.database
-        store.watches.add(self._mark, database, keys, store.spaces[database], store.now())
+        store = self._hub.store
+        store.watches.add(self._mark, self._tx.database, records, store.now())
 
     def unwatch(self) -> None:
         if self._mark is not None:

@@ -2,7 +2,7 @@
 
 Everything here runs in the owner's turn (the event loop's, or under the embedded lock), one step at a time. Without a
 journal (memory mode) nothing is durable and no reply ever waits; with one, `last`, `written` and `synced` are its
-marks.
+marks. With a ground, what is in memory is flushed to it, and what is not in memory is read from it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,19 @@ from keyhaus.journal import format as layout
 from keyhaus.journal import recovery
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operation
 from keyhaus.journal.journal import Journal
+from keyhaus.store import layout as rows
+from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
-from keyhaus.store.keyspace import Keyspace
+from keyhaus.store.flush import Flusher
+from keyhaus.store.gather import Gatherer
+from keyhaus.store.ground import Ground
+from keyhaus.store.keyspace import Keyspace, Table
+from keyhaus.store.layout import Generation, Meta
 from keyhaus.store.record import tombstone
+from keyhaus.store.snapshot import Snapshot, Snapshots
 from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
+from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
 BURY_STEP: Final = 5000
@@ -44,21 +52,39 @@ class Store:
         synced: What the disk has; without a journal, everything ever.
         journal: The write-ahead log; None in memory mode.
         history: Identifies this line of sequence numbers (J8).
+        ground: The base under the memtable; None where everything stays in memory.
+        base_seqno: Every commit up to it is in the base.
+        dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
     """
 
     def __init__(self, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> None:
-        self._spawn = spawn
-        self._unix_ms = (clock or SystemClock()).unix_ms
+        self.spawn = spawn
+        clock = clock or SystemClock()
+        self._unix_ms, self.monotonic_ns = clock.unix_ms, clock.monotonic_ns
         self.clock_ms = 0
         self.settings = settings or Settings()
         databases = self.settings.integer("databases")
-        self.spaces = [Keyspace((0, number)) for number in range(databases)]
+        self.views = Views()
+        self.settings.observe("cache-bytes", self.views.cache.resize)
+        self.views.free = self._drop
+        self.spaces = [Keyspace((0, number), self.views) for number in range(databases)]
         self.mapped = [0] * databases
         self.last = 0
         self.synced = FAR
         self.journal: Journal | None = None
         self.history = spawn.random_bytes(16).hex()
         self.random = random.Random(spawn.random_bytes(16))
+        self.ground: Ground | None = None
+        self.flusher: Flusher | None = None
+        self.base_seqno = 0
+        self.dropped: dict[Generation, int] = {}
+        self._cleaning = False
+        self.snapshots = Snapshots(self)
+        self.gatherer = Gatherer(self)
+        self.counts = Counts(self)
+        self._gates: set[object] = set()
+        self._gate = Wait()
+        self._unfreed: list[Keyspace] = []
         self.cursors = Cursors()
         self.watches = Watches()
         self.expired_keys = 0
@@ -72,7 +98,7 @@ class Store:
         self._counts: deque[tuple[int, dict[int, tuple[int, int]], int]] = deque()
         self._synced_counts: dict[int, tuple[int, int]] = {}
         self._synced_expired = self._expired_before = 0
-        self._dropped: list[Keyspace] = []
+        self._garbage: list[Keyspace | Table] = []
         self.sweeper = Sweeper(self, spawn)
 
     def _set_max_bytes(self, most: int) -> None:
@@ -82,8 +108,24 @@ class Store:
         self._everysec = durability == Durability.EVERYSEC
 
     @classmethod
-    def open(cls, disk: Disk, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> Store:
+    def open(
+        cls,
+        disk: Disk,
+        spawn: Spawn,
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        ground: Ground | None = None,
+        writer: tuple[str, tuple[Any, ...]] = ("", ()),
+    ) -> Store:
         """A durable store: recovers what the disk holds.
+
+        Args:
+            disk: Where the journal is.
+            spawn: Threads, processes, timers and randomness.
+            clock: The time.
+            settings: The settings in force.
+            ground: The base, opened; without one all data stays in memory, and the journal is never given back.
+            writer: The factory of the helper that writes runs, and its arguments.
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
@@ -91,10 +133,20 @@ class Store:
         """
         store = cls(spawn, clock, settings)
         segment_bytes = store.settings.integer("journal-segment-bytes")
-        started = recovery.start(disk, spawn.random_bytes, store.replay, segment_bytes=segment_bytes)
+        meta = None if ground is None else ground.meta
+        if meta is not None:
+            store._stand_on(meta)
+        started = recovery.start(
+            disk,
+            spawn.random_bytes,
+            store.replay,
+            segment_bytes=segment_bytes,
+            base_seqno=store.base_seqno,
+            history=None if meta is None else meta.history,
+        )
         store.recovered = started
         store.last = store.synced = started.last
-        store.clock_ms = started.clock
+        store.clock_ms = max(store.clock_ms, started.clock)
         store.history = started.manifest.history
         store.expired_keys = 0  # those of earlier runs were counted then
         store._synced_counts = store._count_keys()
@@ -108,7 +160,28 @@ class Store:
         )
         store.journal.on_progress = store._progress
         store.journal.on_group = store._group_closed
+        if ground is not None:
+            store.ground = ground
+            store.views.release = ground.release
+            store.flusher = Flusher(store, *writer)
+            store.journal.release(store.base_seqno)
+            spawn.soon(store.flusher.check)
+            store.sweeper.look_below()
         return store
+
+    def _stand_on(self, meta: Meta) -> None:
+        """Takes over what a base says of itself. Raises StorageError for a database that the settings don't know."""
+        if any(space.count for space in meta.spaces[len(self.spaces) :]):
+            raise self._unknown_database()
+        self.base_seqno, self.clock_ms = meta.seqno, meta.clock
+        self.dropped = dict(meta.dropped)
+        for number, entry in enumerate(meta.spaces[: len(self.spaces)]):
+            space = Keyspace(entry.generation, self.views)
+            space.based = space.below = True
+            space.base_count, space.base_volatile = entry.count, entry.volatile
+            space.inexact = not entry.exact
+            space.landmarks = list(entry.landmarks)
+            self.spaces[number] = space
 
     @property
     def written(self) -> int:
@@ -129,7 +202,7 @@ class Store:
     def turn(self) -> Wait:
         """A Wait that fires in the owner's next turn, so that others come in between."""
         wait = Wait()
-        self._spawn.soon(wait.fire)
+        self.spawn.soon(wait.fire)
         return wait
 
     # commits
@@ -139,6 +212,8 @@ class Store:
         operations = transaction.operations
         if self._refusal is not None:
             raise self._refusal
+        if self._gates:
+            return self._gate
         now = transaction.started or transaction.now()
         seqno = self.last + 1
         journal = self.journal
@@ -155,6 +230,8 @@ class Store:
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = journal.room(len(frame), frees)
+            if wait is None and self.flusher is not None and self.flusher.slow:
+                wait = self.flusher.stall(transaction, len(frame))
             if wait is not None:
                 return wait
             self.last = seqno  # before anything can go wrong: no number is given twice (J8)
@@ -163,14 +240,14 @@ class Store:
                 journal.sync_within_a_second()
         self.last = transaction.depends = seqno
         try:
-            self._apply(seqno, now, operations)
+            self._apply(seqno, now, operations, transaction)
         except BaseException as error:
             if journal is not None:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
         return None
 
-    def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
+    def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
         spaces, watches = self.spaces, self.watches.databases
         for number, operation in enumerate(operations):
             if operation[0] == PUT:
@@ -187,74 +264,84 @@ class Store:
             elif operation[0] == FLUSH:
                 self._flush(seqno, number, operation[1], now)
             else:
-                self._swap(seqno, operation[1], operation[2], now)
+                self._swap(seqno, operation[1], operation[2], now, transaction)
 
     def _delete(self, seqno: int, database: int, key: bytes, *, lapse: bool) -> None:
         space = self.spaces[database]
         if self.watches.databases:
             self.watches.touch(database, key, deleted=True)
-        if self.journal is None:
+        if self.journal is None and not self.views.keep:
             gone = space.delete(key, None)
         else:
             # An absence depends on its deletion until that is synced (C2).
             gone = space.delete(key, tombstone(seqno))
-            if gone:
+            if gone and not space.below:
                 self._buried.append((seqno, space, key))
-        if lapse and gone:
+        if lapse and (gone or space.below):
             self.expired_keys += 1
 
     def _flush(self, seqno: int, number: int, database: int, now: int) -> None:
         before = self.spaces[database]
         if self.watches.databases:
-            self.watches.touch_all(database, before, None, now)
-        self.spaces[database] = Keyspace((seqno, number))
+            self.watches.touch_all(database, None, now)
+        self.spaces[database] = Keyspace((seqno, number), self.views)
         self.mapped[database] = seqno
-        self._drop(before)
+        if before.below:
+            self.dropped[before.generation] = seqno
+        if self.snapshots.reaches(before):
+            self._unfreed.append(before)
+        else:
+            self._drop(before)
 
-    def _swap(self, seqno: int, one: int, other: int, now: int) -> None:
+    def _swap(self, seqno: int, one: int, other: int, now: int, transaction: Transaction | None) -> None:
         spaces, mapped = self.spaces, self.mapped
-        if self.watches.databases:
-            self.watches.touch_all(one, spaces[one], spaces[other], now)
-            self.watches.touch_all(other, spaces[other], spaces[one], now)
+        if transaction is not None and self.watches.databases:
+            self.watches.touch_all(one, lambda key: transaction.look(spaces[other], key), now)
+            self.watches.touch_all(other, lambda key: transaction.look(spaces[one], key), now)
         spaces[one], spaces[other] = spaces[other], spaces[one]
         mapped[one] = mapped[other] = seqno
 
-    def _drop(self, space: Keyspace) -> None:
-        """Frees a dropped generation in slices: millions of records at once would stall every client."""
-        if space.records:
-            self._dropped.append(space)
-            if len(self._dropped) == 1:
-                self._spawn.soon(self._free)
+    def _drop(self, table: Keyspace | Table) -> None:
+        """Frees what nobody reads any more in slices: millions of records at once would stall every client."""
+        if table.records:
+            self._garbage.append(table)
+            if len(self._garbage) == 1:
+                self.spawn.soon(self._free)
 
     def _free(self) -> None:
-        space = self._dropped[0]
-        records, deadlines = space.records, space.deadlines
+        table = self._garbage[0]
+        records = table.records
         for _ in range(min(BURY_STEP, len(records))):
             records.popitem()
-        del deadlines[-BURY_STEP:]
-        if space.ordered.shrink(BURY_STEP) and not records and not deadlines:
-            self._dropped.pop(0)
-        if self._dropped:
-            self._spawn.soon(self._free)
+        if isinstance(table, Keyspace):
+            del table.deadlines[-BURY_STEP:]
+        if table.ordered.shrink(BURY_STEP) and not records:
+            self._garbage.pop(0)
+        if self._garbage:
+            self.spawn.soon(self._free)
 
     def replay(self, frame: Frame) -> None:
         """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""
         try:
             self._apply(frame.seqno, frame.unix_ms, frame.operations)
         except IndexError:
-            raise StorageError(
-                f"there is data beyond database {len(self.spaces) - 1}: set databases as high as it was"
-            ) from None
+            raise self._unknown_database() from None
+
+    def _unknown_database(self) -> StorageError:
+        return StorageError(f"there is data beyond database {len(self.spaces) - 1}: set databases as high as it was")
 
     # progress
 
     def _progress(self) -> None:
-        journal = self.journal
-        assert journal is not None
-        self.synced = synced = journal.synced
+        synced = self.synced
+        if self.journal is not None:
+            self.synced = synced = self.journal.synced
         counts, buried = self._counts, self._buried
         while counts and counts[0][0] <= synced:
             _, self._synced_counts, self._synced_expired = counts.popleft()
+        oldest = self.snapshots.oldest_seqno()
+        if oldest is not None:
+            synced = min(synced, oldest)
         for _ in range(min(BURY_STEP, len(buried))):
             seqno, space, key = buried[0]
             if seqno > synced:
@@ -263,16 +350,88 @@ class Store:
             space.bury(key, seqno)
         else:
             if buried:
-                self._spawn.soon(self._progress)
+                self.spawn.soon(self._progress)
 
     def _count_keys(self) -> dict[int, tuple[int, int]]:
-        return {number: (space.count, space.volatile) for number, space in enumerate(self.spaces) if space.count}
+        return {
+            number: (space.count, space.count_volatile())
+            for number, space in enumerate(self.spaces)
+            if (space.added or space.below) and space.count
+        }
 
     def _group_closed(self, last: int) -> None:
         """Numbers about data are told as of `synced` (C2), so they are taken at the end of each group."""
         if len(self._counts) >= COUNTS_KEPT:
             self._counts.pop()
         self._counts.append((last, self._count_keys(), self.expired_keys))
+        if self.flusher is not None:
+            self.flusher.check()
+        if self.views.keep:
+            self.snapshots.check()
+
+    # the base
+
+    def snapshot(self) -> Snapshot:
+        """The store as it is now, to be read page by page; to be closed."""
+        return self.snapshots.begin()
+
+    def snapshot_ended(self) -> None:
+        """What only ended snapshots reached may go."""
+        reached = [space for space in self._unfreed if self.snapshots.reaches(space)]
+        for space in self._unfreed:
+            if space not in reached:
+                self._drop(space)
+        self._unfreed = reached
+        if self._buried:
+            self.spawn.soon(self._progress)
+        if self.dropped:
+            self._clean()
+
+    def flushed(self) -> None:
+        """A run is in the base, and the memtables that it was made of are gone."""
+        assert self.ground is not None
+        assert self.ground.meta is not None
+        self.base_seqno = self.ground.meta.seqno
+        self.sweeper.flushed()
+        self._clean()
+
+    def _clean(self) -> None:
+        """S4: cleans generations that were dropped, once nothing can reach them or bring them back."""
+        ground = self.ground
+        if ground is None or self._cleaning or self._refusal is not None:
+            return
+        oldest = self.snapshots.oldest_seqno()
+        ripe = (
+            generation
+            for generation, seqno in self.dropped.items()
+            if seqno <= self.base_seqno and (oldest is None or seqno <= oldest)
+        )
+        generation = next(ripe, None)
+        if generation is None:
+            return
+        self._cleaning = True
+        prefix = rows.prefix(generation)
+
+        def cleaned(_: Any, error: BaseException | None) -> None:
+            self._cleaning = False
+            if error is None:
+                self.dropped.pop(generation, None)
+                self._clean()
+
+        ground.call("drop", None, (prefix, rows.behind(prefix)), cleaned)
+
+    def ground_stats(self) -> dict[str, Any]:
+        """The engine's numbers, as of the newest flush."""
+        return {} if self.ground is None else self.ground.stats
+
+    def hold(self, holder: object, *, held: bool) -> None:
+        """Makes commits wait, or lets them go on; for the moment that a count needs."""
+        if held:
+            self._gates.add(holder)
+        elif holder in self._gates:
+            self._gates.discard(holder)
+            gate, self._gate = self._gate, Wait()
+            gate.fire()
 
     def reset_expired(self) -> None:
         """CONFIG RESETSTAT: counts expired keys from here on."""
@@ -296,7 +455,31 @@ class Store:
             "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
             "keyspace": self._synced_counts if durable else self._count_keys(),
             **facts,
+            **self._memory_facts(),
         }
+
+    def _memory_facts(self) -> dict[str, Any]:
+        cache, views, ground = self.views.cache, self.views, self.ground
+        facts: dict[str, Any] = {
+            "snapshots": len(self.snapshots),
+            "snapshots_ended": self.snapshots.ended,
+            "snapshot_retained_bytes": views.version_bytes + views.retired_bytes,
+        }
+        if ground is not None and self.flusher is not None:
+            looked_up = cache.hits + cache.misses
+            facts |= {
+                "base_seqno": self.base_seqno,
+                "row_cache_bytes": cache.size,
+                "row_cache_rows": len(cache),
+                "row_cache_hits": cache.hits,
+                "row_cache_misses": cache.misses,
+                "row_cache_hit_rate": round(cache.hits / looked_up, 4) if looked_up else 0.0,
+                "cold_reads": self.gatherer.cold_reads,
+                "base_restarts": ground.restarts,
+                **self.flusher.statistics(),
+                **ground.stats,
+            }
+        return facts
 
     # the end
 
@@ -304,7 +487,14 @@ class Store:
         """Refuses further commits, writes out everything and calls `done` with what went wrong, if anything did."""
         self._refusal = Closed("the database is closing")
         self.sweeper.close()
+        if self.flusher is not None:
+            self.flusher.close()
         if self.journal is None:
             done(None)
         else:
             self.journal.close(done)
+
+    def close_ground(self) -> None:
+        """Ends the base's helper; nothing is read any more."""
+        if self.ground is not None:
+            self.ground.close()

@@ -1,33 +1,47 @@
 """The sweeper: deletes what has expired and nobody reads any more, in small commits of its own.
 
 Reads filter expired keys and delete them as they meet them (lazy expiry); this is for the rest. It runs ten times a
-second while there is anything with a deadline, and goes on at once where one commit was not enough.
+second while there is anything with a deadline, and goes on at once where one commit was not enough. In memory a heap
+says what is due; in the base it is the expiry index, whose rows are checked against the records: a row that no record
+confirms is deleted with the next run.
 """
 
 from __future__ import annotations
 
 from heapq import heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Error
 from keyhaus.core.limits import SWEEP_KEYS_MAX
 from keyhaus.core.spawn import Spawn
 from keyhaus.journal.format import LAPSE
+from keyhaus.store import layout
 from keyhaus.store import record as rec
+from keyhaus.store.keyspace import DEAD_DEADLINES_MAX, Keyspace
+from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
 SWEEP_MS: Final = 100
+INDEX_BYTES: Final = 1 << 20
 
 
 class Sweeper:
-    """Turns the expiry index into deletions."""
+    """Turns the expiry index into deletions.
+
+    Attributes:
+        failed: Whether its last look into the base failed; it is repeated.
+    """
 
     def __init__(self, store: Store, spawn: Spawn) -> None:
         self._store, self._spawn = store, spawn
         self._armed = self._closed = False
+        self._looking = False
+        self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
+        self._next_ms: int | None = None  # when the first of them is due; None where there is none
+        self.failed = False
 
     def deadline(self, expires: int) -> None:
         """There is a key with a deadline."""
@@ -43,7 +57,9 @@ class Sweeper:
         if self._closed:
             return
         more = sum(self._sweep_one(number) for number in range(len(self._store.spaces)))
-        if any(space.deadlines for space in self._store.spaces):
+        if self._next_ms is not None and self._next_ms <= self._store.now():
+            self.look_below()
+        if self._next_ms is not None or any(space.deadlines for space in self._store.spaces):
             self._armed = True
             if more:
                 self._spawn.soon(self._sweep)
@@ -58,13 +74,124 @@ class Sweeper:
         more = bool(space.deadlines) and space.deadlines[0][0] <= now
         if not keys:
             return more
-        transaction = Transaction(self._store, number)
-        transaction.operations = [(LAPSE, number, key) for key in keys]
-        try:
-            done = transaction.commit() is None
-        except Error:
-            done = False  # full or poisoned: tried again later
+        done = self._lapse(number, keys)
         if not done:
             for key in keys:
                 heappush(space.deadlines, (rec.expires_of(space.records[key]), key))
         return done and more
+
+    def _lapse(self, number: int, keys: list[bytes]) -> bool:
+        transaction = Transaction(self._store, number)
+        transaction.operations = [(LAPSE, number, key) for key in keys]
+        try:
+            return transaction.commit() is None
+        except Error:
+            return False  # full or poisoned: tried again later
+
+    # in the base
+
+    def look_below(self) -> None:
+        """Looks at the first rows of the base's expiry index that were not looked at yet, if they are due.
+
+        To be called after each flush too, since a run may bring rows that are due before those.
+        """
+        store = self._store
+        ground = store.ground
+        if ground is None or self._looking or self._closed:
+            return
+        if len(store.views.dead_deadlines) >= DEAD_DEADLINES_MAX:
+            assert store.flusher is not None
+            store.flusher.want()  # they go with a run; until then there is no point in finding more
+            return
+        self._looking, self.failed = True, False
+        view = store.views.pin()
+        now = store.now()
+
+        def found(result: Any, error: BaseException | None) -> None:
+            if error is None and not self._closed:
+                self._judge([row for row, _ in result[0]], view, now)
+            else:
+                self.failed = True
+                self._end(view, now + SWEEP_MS)
+
+        behind = bytes([layout.DEADLINE[0] + 1])
+        ground.call("page", view, (self._from, behind, SWEEP_KEYS_MAX, INDEX_BYTES, False, True), found)
+
+    def flushed(self) -> None:
+        """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
+        self._from = layout.DEADLINE
+        self.look_below()
+
+    def _end(self, view: int, next_ms: int | None) -> None:
+        self._looking = False
+        self._store.views.unpin(view)
+        self._next_ms = next_ms
+        if next_ms is not None:
+            self.deadline(next_ms)
+
+    def _judge(self, rows: list[bytes], view: int, now: int) -> None:
+        """Rows of the index in their order: the records of those that are due are looked at."""
+        spaces = {space.prefix: space for space in self._store.spaces}
+        due: list[bytes] = []
+        asked: list[tuple[Keyspace, bytes, int]] = []
+        next_ms: int | None = None
+        for row in rows:
+            expires, prefix, key = layout.read_deadline(row)
+            if expires > now:
+                next_ms = expires
+                break
+            due.append(row)
+            if prefix in spaces:  # else its generation was dropped
+                asked.append((spaces[prefix], key, expires))
+        if not due:
+            return self._end(view, next_ms)
+        confirmed: dict[Keyspace, list[bytes]] = {}
+        left = len(asked)
+
+        def judged(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
+            nonlocal left
+            self.failed = self.failed or failed
+            record = _newest(space, view, key, record)
+            there = record is not None and not record[7] & TOMBSTONE
+            if there and record is not None and record[7] & EXPIRES and rec.expires_of(record) == expires:
+                confirmed.setdefault(space, []).append(key)
+            left -= 1
+            if not left:
+                self._settle(confirmed, due, view)
+
+        if not asked:
+            return self._settle(confirmed, due, view)
+        for space, key, expires in asked:
+            self._ask(space, key, expires, view, judged)
+
+    def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, judged: Any) -> None:
+        def told(record: Record | None, error: BaseException | None) -> None:
+            judged(space, key, expires, record, error is not None)
+
+        if _newest(space, view, key, None) is not None:
+            judged(space, key, expires, None)
+        else:
+            self._store.gatherer.row(view, space, key, told)
+
+    def _settle(self, confirmed: dict[Keyspace, list[bytes]], due: list[bytes], view: int) -> None:
+        """What the newest records confirm is deleted; only what is done is passed over."""
+        store = self._store
+        spaces = store.spaces
+        done = [self._lapse(spaces.index(space), keys) for space, keys in confirmed.items() if space in spaces]
+        now = store.now()
+        if all(done) and not self.failed:
+            self._from = due[-1] + b"\0"
+            store.views.dead_deadlines += due
+            self._end(view, now)
+            self._spawn.soon(self.look_below)
+        else:
+            self._end(view, now + SWEEP_MS)
+
+
+def _newest(space: Keyspace, view: int, key: bytes, below: Record | None) -> Record | None:
+    """The newest record or tombstone of a key, `below` being what a view of the base has."""
+    for table in space.tables(view):
+        record = table.records.get(key)
+        if record is not None:
+            return record
+    return below

@@ -3,18 +3,24 @@
 A plain command is a transaction of its own, EXEC's commands share one. Writes gather in `operations` and change nothing
 until `commit` takes them in one step (C1); so a command that fails halfway leaves nothing, and one that has to wait can
 simply be run again. Every read notes the seqno that it depends on (C2).
+
+A read of something that is not in memory gives nothing and notes a need. Whoever runs the transaction looks at `needs`
+before anything else: where there are any, all that was read and written is worth nothing, `gather` fetches them, and
+the transaction is run again (T8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+import heapq
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core import limits
-from keyhaus.core.errors import LimitExceeded
+from keyhaus.core.errors import LimitExceeded, SnapshotTooOld
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, FLUSH, LAPSE, PUT, SWAP, Operation
 from keyhaus.store import record as rec
+from keyhaus.store.gather import MISSING, Gathered, Segment
 from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 
@@ -37,18 +43,26 @@ class Transaction:
         carries_time: It rests on an expiry that no operation of it expresses: its commit is made, be it empty (S6).
         started: Its time in milliseconds since 1970 once `now` was asked for, else 0.
         waits_for_sync: Its reply leaves only once it is synced, whatever durability the asker has (WAITAOF).
+        needs: What has to be fetched before it can be run again; anything that it did until then is worth nothing.
+        atomic: Whether nothing may be read as of an earlier moment (EXEC).
+        slot: When a stalled commit may go on, in nanoseconds; 0 where it was not stalled.
     """
 
     __slots__ = (
         "_applied",
+        "_choice",
+        "_gathered",
         "_own",
         "_spaces",
+        "atomic",
         "carries_time",
         "database",
         "depends",
         "misses",
+        "needs",
         "operations",
         "reads",
+        "slot",
         "started",
         "store",
         "waits_for_sync",
@@ -63,6 +77,11 @@ class Transaction:
         self.carries_time = False
         self.waits_for_sync = False
         self.started = 0
+        self.needs: dict[Any, None] = {}
+        self.atomic = False
+        self.slot = 0
+        self._gathered: Gathered | None = None
+        self._choice = 0.0  # RANDOMKEY's, so that it chooses the same when it is run again
         # What the operations up to `_applied` made of things: per database its own records (None: deleted), and the
         # generations that lie under the numbers where it flushed or swapped.
         self._own: dict[int, dict[bytes, Record | None]] = {}
@@ -83,13 +102,44 @@ class Transaction:
         if self.operations:
             return self._get_own(key)
         store = self.store
-        record = store.spaces[self.database].records.get(key)
+        space = store.spaces[self.database]
+        record = space.records.get(key)
+        if record is None and space.below:
+            record = self._look_below(space, key)
         if store.last > store.synced:
             self._note(record)
         if record is None:
             self.misses += 1
             return None
         return self._alive(key, record) if record[7] else record
+
+    def look(self, space: Keyspace, key: bytes) -> Record | None:
+        """The newest record or tombstone of a generation, whatever its expiry; a need where it isn't known."""
+        record = space.records.get(key)
+        return self._look_below(space, key) if record is None and space.below else record
+
+    def _look_below(self, space: Keyspace, key: bytes) -> Record | None:
+        for table in space.sealed:
+            record = table.records.get(key)
+            if record is not None:
+                return record
+        if not space.based:
+            return None
+        gathered = self._gathered
+        if gathered is not None:
+            for since, table in space.retired:
+                if since > gathered.view and (record := table.records.get(key)) is not None:
+                    return record
+        row = space.prefix + key
+        record = space.views.cache.get(row)
+        if record is not None:
+            return record or None
+        if gathered is not None:
+            found = gathered.rows.get(row, MISSING)
+            if found is not MISSING:
+                return found  # type: ignore[return-value]
+        self.needs[space, key] = None
+        return None
 
     def _note(self, record: Record | None) -> None:
         """C2: a point read depends on the record's or tombstone's seqno and on the database's mapping entry (S4)."""
@@ -115,7 +165,7 @@ class Transaction:
         if own is not None and key in own:
             record = own[key]
         else:
-            record = self._space().records.get(key)
+            record = self.look(self._space(), key)
             self._note(record)
         return None if record is None else self._alive(key, record)
 
@@ -145,12 +195,16 @@ class Transaction:
     # reading many
 
     async def order(self) -> None:
-        """Waits until the database's keys are in order; a range read afterwards needs no pause (T8)."""
-        while not self._space().ordered.deal():
+        """Waits until the keys in memory are in order; a range read afterwards needs no pause for that (T8)."""
+        while not all(table.ordered.deal() for table in self._tables(self._space())):
             await self.store.turn()
 
+    def _tables(self, space: Keyspace) -> list[Any]:
+        gathered = self._gathered
+        return space.tables(space.views.newest if gathered is None else gathered.view)
+
     async def scan(
-        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False
+        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False, heads: bool = False
     ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
         """A page of records in the order of their keys.
 
@@ -159,20 +213,21 @@ class Transaction:
             end: The first key behind the range; None for an open end.
             limit: How many keys to look at, at the most; those whose time is over count.
             reverse: Walk from the end.
+            heads: The values don't matter: the records may be cut off behind their heads.
 
         Returns:
             The records, and where the next page goes on: its start, or when reversed its end; None at the end.
         """
         await self.order()
-        return self.page(start, end, limit, reverse=reverse)
+        return self.page(start, end, limit, reverse=reverse, heads=heads)
 
     def page(
-        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False
+        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False, heads: bool = False
     ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
         """`scan` without waiting: whatever is not in order yet is put in order at once."""
         self.depends = max(self.depends, self.store.last)
         rows: list[tuple[bytes, Record]] = []
-        for looked_at, (key, record) in enumerate(self._walk(start, end, reverse)):
+        for looked_at, (key, record) in enumerate(self._walk(start, end, reverse, limit, heads)):
             if looked_at == limit:
                 # Going on at the key itself (or behind it, when the end is exclusive) skips nothing.
                 return rows, key + b"\0" if reverse else key
@@ -186,26 +241,67 @@ class Transaction:
             return False
         return True
 
-    def _walk(self, start: bytes, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, Record]]:
+    def _walk(
+        self, start: bytes, end: bytes | None, reverse: bool, limit: int, heads: bool
+    ) -> Iterator[tuple[bytes, Record]]:
         """Keys and records of a range, the transaction's own writes merged in; expired ones are among them."""
         self._apply_own()
         space = self._space()
         own = self._own.get(self.database) or {}
-        while not space.ordered.deal():
-            pass
-        keys = space.ordered.descending(end) if reverse else space.ordered.ascending(start)
+        tables = self._tables(space)
+        segment = self._segment(space, start, end, reverse, heads, limit) if space.based else None
+        sources: list[Iterator[bytes]] = []
+        for table in tables:
+            while not table.ordered.deal():
+                pass
+            sources.append(table.ordered.descending(end) if reverse else table.ordered.ascending(start))
         if own:
-            keys = _merged(keys, [key for key in own if key >= start and (end is None or key < end)], reverse)
-        records = space.records
-        for key in keys:
-            if key < start if reverse else (end is not None and key >= end):
+            keys = (key for key in own if key >= start and (end is None or key < end))
+            sources.append(iter(sorted(keys, reverse=reverse)))
+        if segment is not None:
+            sources.append(self._fetched(segment, start, end))
+        before: bytes | None = None
+        for key in sources[0] if len(sources) == 1 else heapq.merge(*sources, reverse=reverse):
+            if self.needs or (key < start if reverse else (end is not None and key >= end)):
                 return
-            record = own[key] if key in own else records.get(key)
+            if key == before:
+                continue
+            before = key
+            record = own[key] if key in own else self._record_of(key, tables, segment)
             if record is not None and not record[7] & TOMBSTONE:
                 yield key, record
 
+    @staticmethod
+    def _record_of(key: bytes, tables: list[Any], segment: Segment | None) -> Record | None:
+        for table in tables:
+            record: Record | None = table.records.get(key)
+            if record is not None:
+                return record
+        return None if segment is None else segment.records.get(key)
+
+    def _segment(
+        self, space: Keyspace, start: bytes, end: bytes | None, reverse: bool, heads: bool, limit: int
+    ) -> Segment:
+        """What was fetched of a range of the base, or is to be."""
+        for segment in () if self._gathered is None else self._gathered.segments:
+            if segment.holds(space, start, end, reverse, heads):
+                break
+        else:
+            segment = Segment(space, start, end, reverse, heads)
+            if self._gathered is not None:
+                self._gathered.segments.append(segment)
+        # Two more than are looked at: one that says where the next page begins, one that the merge looks ahead.
+        segment.rows = min(max(limit + 2, 2 * len(segment.keys)), 2 * limits.SCAN_COUNT_MAX)
+        return segment
+
+    def _fetched(self, segment: Segment, start: bytes, end: bytes | None) -> Iterator[bytes]:
+        keys = segment.fetched(start, end)
+        yield from (reversed(keys) if segment.reverse else keys)
+        if not segment.complete:
+            self.needs[segment] = None
+
     def all(self) -> Iterator[tuple[bytes, Record]]:
-        """Every key and record, in no order; nothing may change while it is walked."""
+        """Every key and record in memory, in no order; nothing may change while it is walked."""
         self.depends = max(self.depends, self.store.last)
         self._apply_own()
         own = self._own.get(self.database) or {}
@@ -216,11 +312,60 @@ class Transaction:
             if mine is not None and self._visible(mine):
                 yield key, mine
 
+    async def keys(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
+        """All keys that match, in no order.
+
+        Where there is a base they are read at a snapshot, in slices, unless the transaction is `atomic`.
+
+        Raises:
+            LimitExceeded: They take more than `most` bytes.
+        """
+        if not self._space().below:
+            return [key for key, _ in self.all() if matches is None or matches(key)]
+        self._apply_own()
+        if self.atomic or self._own or self._spaces is not None:
+            return self._keys_gathered(matches, most)
+        snapshot = self.store.snapshot()
+        try:
+            self.depends = max(self.depends, snapshot.seqno)
+            found: list[bytes] = []
+            room = most
+            start: bytes | None = b""
+            while start is not None:
+                rows, start = await snapshot.page(self.database, start, None, limits.SCAN_COUNT_MAX, heads=True)
+                for key, _ in rows:
+                    if matches is None or matches(key):
+                        room -= len(key)
+                        found.append(key)
+                if room < 0:
+                    raise LimitExceeded("max-reply-bytes", most - room, most)
+            if snapshot.saw_expired:
+                self.carries_time = True
+            return found
+        finally:
+            snapshot.close()
+
+    def _keys_gathered(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
+        found: list[bytes] = []
+        room = most
+        start: bytes | None = b""
+        while start is not None and not self.needs:
+            rows, start = self.page(start, None, limits.SCAN_COUNT_MAX, heads=True)
+            for key, _ in rows:
+                room -= len(key)
+                if room < 0:
+                    raise LimitExceeded("max-reply-bytes", most - room, most)
+                if matches is None or matches(key):
+                    found.append(key)
+        return found
+
     async def random_key(self) -> bytes | None:
-        """Some key, each as likely as any other; None for an empty database."""
+        """Some key, each about as likely as any other; None for an empty database."""
         await self.order()
         self.depends = max(self.depends, self.store.last)
         self._apply_own()
+        if self._space().below:
+            return self._random_below(self._space())
         own = [key for key, record in (self._own.get(self.database) or {}).items() if record is not None]
         ordered = self._space().ordered
         while not ordered.deal():
@@ -235,16 +380,67 @@ class Transaction:
         living = [key for key, _ in self.all()]
         return self.store.random.choice(living) if living else None
 
+    def _random_below(self, space: Keyspace) -> bytes | None:
+        """From some key that was there at a flush, a few steps on; at the end of the keys, on from the first one."""
+        self._choice = self._choice or self.store.random.random()
+        spread = limits.RANDOM_KEY_SPREAD
+        start = space.landmark(self._choice)
+        rows, following = self.page(start, None, spread, heads=True)
+        while not rows and not self.needs and (following is not None or start):
+            start = following or b""
+            rows, following = self.page(start, None, spread, heads=True)
+        return rows[int(self._choice * 1e9) % len(rows)][0] if rows else None
+
     def count(self) -> int:
         """How many keys the database has; expired ones that were not swept yet count."""
-        self.depends = max(self.depends, self.store.last)
         self._apply_own()
         space = self._space()
-        count = space.count
-        for key, record in (self._own.get(self.database) or {}).items():
-            there = space.records.get(key)
+        own = self._own.get(self.database)
+        depends, count = self.store.last, space.count
+        if not space.exact():
+            counted = None if self._gathered is None else self._gathered.counts.get(space)
+            if counted is None or self.atomic or own:
+                self.needs[space] = None
+            else:
+                count, depends = counted  # as of a moment within this command
+        self.depends = max(self.depends, depends)
+        for key, record in (own or {}).items():
+            there = self.look(space, key)
             count += (record is not None) - (there is not None and not there[7] & TOMBSTONE)
         return count
+
+    # needs
+
+    def gather(self) -> Wait:
+        """Fetches what the last run noted.
+
+        Raises:
+            LimitExceeded: All that it needs takes more memory than a reply may.
+            StorageError: Something could not be read.
+        """
+        gathered, store = self._gathered, self.store
+        if gathered is not None and isinstance(gathered.failure, SnapshotTooOld):
+            self.let_go()
+            gathered = None
+        if gathered is None:
+            gathered = self._gathered = Gathered(store.views.pin())
+        if gathered.failure is not None:
+            raise gathered.failure
+        most = store.settings.integer("max-reply-bytes")
+        if gathered.bytes > most:
+            raise LimitExceeded("max-reply-bytes", gathered.bytes, most)
+        needs, self.needs = list(self.needs), {}
+        for need in needs:
+            if isinstance(need, Segment) and need not in gathered.segments:
+                gathered.segments.append(need)
+        return store.gatherer.gather(gathered, needs)
+
+    def let_go(self) -> None:
+        """Forgets what was fetched, once the command has its reply."""
+        gathered, self._gathered = self._gathered, None
+        self._choice = 0.0
+        if gathered is not None:
+            self.store.views.unpin(gathered.view)
 
     # writing
 
@@ -303,6 +499,7 @@ class Transaction:
         if wait is None:
             self.operations = []
             self.carries_time = False
+            self.slot = 0
             if self._applied:
                 self._own, self._spaces, self._applied = {}, None, 0
         return wait
@@ -310,6 +507,7 @@ class Transaction:
     def rollback(self) -> None:
         """Forgets what was not committed, so that it can be used again; what a reply depends on stays."""
         self.operations = []
+        self.needs = {}
         self.carries_time = False
         self.started = 0
         if self._applied:
@@ -319,16 +517,3 @@ class Transaction:
         """Makes it ready for the next command."""
         self.depends = 0
         self.started = 0
-
-
-def _merged(keys: Iterator[bytes], own: list[bytes], reverse: bool) -> Iterator[bytes]:
-    """Two ordered sequences of keys as one, each key once."""
-    own.sort(reverse=not reverse)
-    for key in keys:
-        while own and (own[-1] > key if reverse else own[-1] < key):
-            yield own.pop()
-        if own and own[-1] == key:
-            own.pop()
-        yield key
-    while own:
-        yield own.pop()

@@ -1,28 +1,33 @@
 """WATCH by marks (T7): a commit touches the marks of the keys that it changes.
 
 No versions and no memory of past commits: a mark is dirty or it is not, by Redis' rules. A key that had expired
-already when it was watched may be deleted without dirtying the mark, since nothing changes for who looks at it.
+already when it was watched may be deleted without dirtying the mark, since nothing changes for who looks at it. What a
+mark knows of its keys stays true for as long as nothing touches it, so nobody has to look them up again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias
 
 from keyhaus.store import record as rec
-from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 
 _Key: TypeAlias = tuple[int, bytes]
 
+# What a mark knows of a key: that it wasn't there, that it had expired when it was watched, or when it will expire
+# (0: never).
+ABSENT: Final = -2
+EXPIRED: Final = -1
 
-def _there(space: Keyspace, key: bytes) -> Record | None:
-    record = space.records.get(key)
-    return None if record is None or record[7] & TOMBSTONE else record
 
-
-def _expired(record: Record | None, now: int) -> bool:
-    return record is not None and bool(record[7] & EXPIRES) and rec.expires_of(record) <= now
+def state_of(record: Record | None, now: int) -> int:
+    if record is None or record[7] & TOMBSTONE:
+        return ABSENT
+    if not record[7] & EXPIRES:
+        return 0
+    expires = rec.expires_of(record)
+    return expires if expires > now else EXPIRED
 
 
 class Mark:
@@ -30,14 +35,14 @@ class Mark:
 
     Attributes:
         dirty: Whether anything that it watches was changed.
-        keys: What it watches: (database, key), and whether that had expired when it was watched.
+        keys: What it watches: (database, key), and what was known of it when it was watched.
     """
 
     __slots__ = ("dirty", "keys")
 
     def __init__(self) -> None:
         self.dirty = False
-        self.keys: dict[_Key, bool] = {}
+        self.keys: dict[_Key, int] = {}
 
 
 class Watches:
@@ -50,11 +55,12 @@ class Watches:
     def __init__(self) -> None:
         self.databases: dict[int, dict[bytes, set[Mark]]] = {}
 
-    def add(self, mark: Mark, database: int, keys: Iterable[bytes], space: Keyspace, now: int) -> None:
+    def add(self, mark: Mark, database: int, keys: Iterable[tuple[bytes, Record | None]], now: int) -> None:
+        """Marks keys, whose records are given as they are now."""
         watched = self.databases.setdefault(database, {})
-        for key in keys:
+        for key, record in keys:
             if (database, key) not in mark.keys:
-                mark.keys[database, key] = _expired(space.records.get(key), now)
+                mark.keys[database, key] = state_of(record, now)
                 watched.setdefault(key, set()).add(mark)
 
     def remove(self, mark: Mark) -> None:
@@ -70,37 +76,29 @@ class Watches:
         mark.keys = {}
         mark.dirty = False
 
-    def expired(self, mark: Mark, spaces: list[Keyspace], now: int) -> bool:
+    def expired(self, mark: Mark, now: int) -> bool:
         """Whether anything watched has expired since: EXEC's last look."""
-        return any(
-            not before and _expired(_there(spaces[database], key), now) for (database, key), before in mark.keys.items()
-        )
+        return any(0 < state <= now for state in mark.keys.values())
 
     def touch(self, database: int, key: bytes, *, deleted: bool) -> None:
         """A key is about to be changed, or deleted."""
         watched = self.databases.get(database)
         for mark in watched.get(key, ()) if watched is not None else ():
-            if mark.keys[database, key] and deleted:
-                mark.keys[database, key] = False
+            if mark.keys[database, key] == EXPIRED and deleted:
+                mark.keys[database, key] = ABSENT
             else:
                 mark.dirty = True
 
-    def touch_all(self, database: int, before: Keyspace, after: Keyspace | None, now: int) -> None:
-        """A database is about to be emptied (`after` is None) or to have another generation under its number."""
+    def touch_all(self, database: int, after: Callable[[bytes], Record | None] | None, now: int) -> None:
+        """A database is about to be emptied (`after` is None), or to hold what `after` says from now on."""
         for key, marks in self.databases.get(database, {}).items():
-            was = _there(before, key)
-            will = None if after is None else _there(after, key)
-            if was is None and will is None:
-                continue
+            will = ABSENT if after is None else state_of(after(key), now)
             for mark in marks:
-                if mark.keys[database, key]:
-                    # It had expired when it was watched: to be gone, or expired again, changes nothing.
-                    if will is None:
-                        mark.keys[database, key] = False
-                        continue
-                    if _expired(will, now):
-                        continue
-                elif was is None and _expired(will, now):
-                    mark.keys[database, key] = True
+                was = mark.keys[database, key]
+                if was == ABSENT and will == ABSENT:
+                    continue
+                # To be gone or expired where it had expired, or to be expired where nothing was, changes nothing.
+                if was in (EXPIRED, ABSENT) and will in (EXPIRED, ABSENT):
+                    mark.keys[database, key] = will
                     continue
                 mark.dirty = True

@@ -1,0 +1,398 @@
+"""Flushing: a sealed memtable becomes one run of the base (S1), while reads and writes go on.
+
+    seal      the active tables go below empty ones; everything up to the newest commit is in them or in the base
+    send      their records go to a helper process, slice by slice, which sorts and writes them as a run
+    finish    the run is durable; it carries the meta row, so that it says itself up to where the base reaches
+    sync      the journal has synced all that is in it: nothing may be in the base that could still be lost
+    ingest    the base takes the run, whole or not at all, and has a new view
+    retire    the row cache follows, then the sealed tables go, or stay for readers of older views
+    release   the journal may give back the segments that hold nothing newer
+
+What fails is tried again, and the sealed tables are read as long as it takes. Meanwhile writers are slowed down: the
+fuller the active tables, the more, by as much as flushing can keep up with; at the end they wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from keyhaus.core.errors import DiskFull
+from keyhaus.core.spawn import Helper
+from keyhaus.core.wait import Wait
+from keyhaus.journal.manifest import Line
+from keyhaus.store import layout
+from keyhaus.store.layout import Meta, Space
+
+if TYPE_CHECKING:
+    from keyhaus.store.keyspace import Keyspace, Table
+    from keyhaus.store.record import Record
+    from keyhaus.store.store import Store
+    from keyhaus.store.transaction import Transaction
+
+log = logging.getLogger("keyhaus.store")
+
+SLICE_ROWS: Final = 1000  # sent in one turn: half a millisecond
+SLICE_BYTES: Final = 256 << 10
+IN_FLIGHT_MAX: Final = 3
+RETRY_MS: Final = 500
+RETRY_MS_MAX: Final = 30_000
+SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
+STOP_AT: Final = 1.25  # and here writers wait for its end
+RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
+LEVEL0_SLOW: Final = 12  # files that compaction has still to merge: from here on writers are slowed down
+LEVEL0_STOP: Final = 40  # and here no further run is ingested
+JOURNAL_MEMTABLES: Final = 4  # a journal that many times longer than a memtable is a reason to flush
+LANDMARKS_MAX: Final = 256
+LANDMARK_BYTES: Final = 64
+
+
+class Sealed:
+    """A memtable that is being flushed.
+
+    Attributes:
+        tables: Its parts.
+        meta: What the base covers once it has it.
+        dead: Rows of the expiry index that its run deletes.
+        bytes: What it takes in memory.
+    """
+
+    def __init__(self, tables: list[tuple[Keyspace, Table]], meta: Meta, dead: list[bytes]) -> None:
+        self.tables, self.meta, self.dead = tables, meta, dead
+        self.bytes = sum(table.bytes for _, table in tables)
+
+
+class Flusher:
+    """Flushes a store's memtable when it is full.
+
+    Attributes:
+        sealed: What is being flushed; None where nothing is.
+        flushes, failures, flushed_bytes, stalls, stall_ms: Counts for INFO.
+        failure: Why the last attempt failed; empty once one succeeded.
+        on_step: Called at each named step, for tests that stop there.
+    """
+
+    def __init__(self, store: Store, factory: str, args: tuple[Any, ...]) -> None:
+        self._store, self._factory, self._args = store, factory, args
+        self._spawn = store.spawn
+        self.sealed: Sealed | None = None
+        self.flushes = self.failures = self.flushed_bytes = 0
+        self.stalls = self.stall_ms = 0
+        self.failure = ""
+        self.slow = False
+        self.on_step: Callable[[str], None] = lambda step: None
+        self._full = False
+        self._attempt = 0
+        self._retry_ms = RETRY_MS
+        self._begun_ns = 0
+        self._rate = float(RATE_FIRST)
+        self._free_ns = 0
+        self._writer: Helper | None = None
+        self._closed = False
+        self._wanted = False
+        self._over = Wait()
+        self._lines: tuple[Line, ...] = ()
+        self._random = random.Random(store.spawn.random_bytes(8))
+        self._bytes_max = self._rows_max = 0
+        store.settings.observe("memtable-bytes", self._set_bytes)
+        store.settings.observe("memtable-size", self._set_rows)
+
+    def _set_bytes(self, most: int) -> None:
+        self._bytes_max = most
+
+    def _set_rows(self, most: int) -> None:
+        self._rows_max = most
+
+    # when
+
+    def active_bytes(self) -> int:
+        return sum([space.bytes for space in self._store.spaces])
+
+    def check(self) -> None:
+        """Called at the end of each group: seals what is full, and slows down writers while that is not flushed."""
+        active = self.active_bytes()
+        if self.sealed is not None:
+            self.slow = active > SLOW_FROM * self._bytes_max
+        elif active >= self._bytes_max or self._wanted or self._many_rows() or self._long_journal():
+            self.begin()
+
+    def _many_rows(self) -> bool:
+        return 0 < self._rows_max <= sum([len(space.records) for space in self._store.spaces])
+
+    def _long_journal(self) -> bool:
+        journal = self._store.journal
+        assert journal is not None
+        lines = journal.manifest.segments
+        if lines is self._lines:
+            return False
+        self._lines = lines
+        base = self._store.base_seqno
+        needed = 1 + sum([1 for line in lines[1:] if line.begins_after > base])
+        settings = self._store.settings
+        most = min(JOURNAL_MEMTABLES * self._bytes_max, settings.integer("journal-max-bytes") // 2)
+        return needed * settings.integer("journal-segment-bytes") > most
+
+    def want(self) -> Wait:
+        """Asks for a flush of all that is there now; the Wait fires at the end of a flush."""
+        self._wanted = True
+        over = self._over
+        if self.sealed is None:
+            self.check()
+        return over
+
+    def begin(self) -> None:
+        """Seals the active tables and starts to flush them, where they hold anything that the base doesn't have."""
+        store = self._store
+        self._wanted = False
+        if self._closed or store.last <= store.base_seqno:
+            return self._end()
+        tables = [(space, space.seal()) for space in store.spaces if space.records]
+        dead, store.views.dead_deadlines = store.views.dead_deadlines, []
+        self.sealed = Sealed(tables, self._meta(), dead)
+        self._begun_ns = store.monotonic_ns()
+        assert store.journal is not None
+        store.journal.demand(self.sealed.meta.seqno)
+        self.on_step("seal")
+        self._spawn.soon(self._start)
+
+    def _meta(self) -> Meta:
+        store = self._store
+        spaces = tuple(
+            Space(space.generation, space.count, space.count_volatile(), space.exact(), tuple(space.landmarks))
+            for space in store.spaces
+        )
+        return Meta(store.history, store.last, store.clock_ms, spaces, tuple(store.dropped.items()))
+
+    # how
+
+    def _start(self) -> None:
+        """One attempt: the helper gets the records slice by slice."""
+        if self.sealed is None or self._closed:
+            return
+        level0 = self._store.ground_stats().get("level0_files", 0)
+        if level0 >= LEVEL0_STOP:
+            self._wait_for_compaction()
+            return
+        self._attempt += 1
+        name = f"{self.sealed.meta.seqno:020}-{self._attempt}"
+        writer = self._writer = self._spawn.helper("run-writer", self._factory, (*self._args, name))
+        self._send(writer, name, self._slices(self.sealed))
+
+    def _wait_for_compaction(self) -> None:
+        ground = self._store.ground
+        assert ground is not None
+
+        def told(result: Any, error: BaseException | None) -> None:
+            if error is None:
+                ground.stats = result
+            self._spawn.later(100, self._start)
+
+        ground.call("stats", None, (), told)
+
+    def _slices(self, sealed: Sealed) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for space, table in sealed.tables:
+            records = iter(table.records.items())
+            part: list[tuple[bytes, Record]] = []
+            size = 0
+            for item in records:
+                part.append(item)
+                size += len(item[1])
+                if len(part) == SLICE_ROWS or size > SLICE_BYTES:
+                    self._remember(space, part[0][0])
+                    yield "add", (space.prefix, part)
+                    part, size = [], 0
+            if part:
+                yield "add", (space.prefix, part)
+        if sealed.dead:
+            yield "forget", (sealed.dead,)
+        yield "finish", (layout.encode_meta(sealed.meta),)
+
+    def _remember(self, space: Keyspace, key: bytes) -> None:
+        """Landmarks: a sample of the keys, for RANDOMKEY."""
+        if len(space.landmarks) < LANDMARKS_MAX:
+            space.landmarks.append(key[:LANDMARK_BYTES])
+        else:
+            space.landmarks[self._random.randrange(LANDMARKS_MAX)] = key[:LANDMARK_BYTES]
+
+    def _send(self, writer: Helper, name: str, slices: Iterator[tuple[str, tuple[Any, ...]]]) -> None:
+        pending = 0
+
+        def step() -> None:
+            nonlocal pending
+            if writer is not self._writer:
+                return
+            call = next(slices, None)
+            if call is None:
+                return
+            pending += 1
+            writer.call(*call, answered_last if call[0] == "finish" else answered)
+            if pending < IN_FLIGHT_MAX and call[0] != "finish":
+                self._spawn.soon(step)
+
+        def answered(_: Any, error: BaseException | None) -> None:
+            nonlocal pending
+            if writer is not self._writer:
+                return
+            pending -= 1
+            if error is not None:
+                return self._failed(error)
+            step()
+
+        def answered_last(_: Any, error: BaseException | None) -> None:
+            if writer is not self._writer:
+                return
+            self._writer = None
+            writer.close()
+            if error is not None:
+                return self._failed(error)
+            self.on_step("finish")
+            self._when_synced(name)
+
+        step()
+
+    def _when_synced(self, name: str) -> None:
+        """S1: only what is synced goes into the base."""
+        store, sealed = self._store, self.sealed
+        journal = store.journal
+        assert journal is not None
+        assert sealed is not None
+        if self._closed or journal.poisoned is not None:
+            return  # nothing more is flushed; what was synced is in the journal
+        if not self.synced(sealed.meta.seqno):
+            journal.demand(sealed.meta.seqno)
+            journal.wait(lambda: self._when_synced(name))
+            return
+        self.on_step("sync")
+        ground = store.ground
+        assert ground is not None
+        ground.ingest(name, sealed.meta, self._ingested)
+
+    def synced(self, seqno: int) -> bool:
+        """S1: whether a memtable that ends there may be ingested."""
+        return self._store.synced >= seqno
+
+    def _ingested(self, _: Any, error: BaseException | None) -> None:
+        store, sealed = self._store, self.sealed
+        assert sealed is not None
+        if error is not None:
+            return self._failed(error)
+        self.on_step("ingest")
+        views = store.views
+        for space, table in sealed.tables:
+            if table.blind:
+                store.counts.flushed(views.newest, space, table)
+        views.advance()
+        self._retire(self._followed(sealed))
+
+    def _followed(self, sealed: Sealed) -> Iterator[None]:
+        """S3: the rows of the run leave the cache, or follow, before the tables that cover them go."""
+        cache = self._store.views.cache
+        for space, table in sealed.tables:
+            prefix = space.prefix
+            items = iter(table.records.items())
+            while len(cache) and (part := list(islice(items, SLICE_ROWS))):
+                for key, record in part:
+                    cache.replace(prefix + key, record)
+                yield
+
+    def _retire(self, slices: Iterator[None]) -> None:
+        if next(slices, self) is None:
+            self._spawn.soon(lambda: self._retire(slices))
+            return
+        store, sealed = self._store, self.sealed
+        assert sealed is not None
+        for space, table in sealed.tables:
+            store.views.retire(space, table)
+        self.on_step("retire")
+        self.flushes += 1
+        self.flushed_bytes += sealed.bytes
+        seconds = (store.monotonic_ns() - self._begun_ns) / 1e9
+        if sealed.bytes > self._bytes_max // 4:
+            self._rate = 0.5 * self._rate + 0.5 * sealed.bytes / max(seconds, 0.01)
+        self.failure, self._full, self._retry_ms = "", False, RETRY_MS
+        journal = store.journal
+        assert journal is not None
+        journal.release(sealed.meta.seqno)
+        self.on_step("release")
+        self.sealed = None
+        store.flushed()
+        self._end()
+        self.check()
+
+    def _end(self) -> None:
+        self.slow = False
+        over, self._over = self._over, Wait()
+        over.fire()
+
+    def _failed(self, error: BaseException) -> None:
+        """Nothing is lost by it: the tables are still read, and it is tried again."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        if self._closed:
+            return
+        self.failures += 1
+        self.failure = str(error) or type(error).__name__
+        self._full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        log.error("a flush has failed and is tried again: %s", self.failure)
+        self._spawn.later(self._retry_ms, self._start)
+        self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
+
+    # slowing down
+
+    def stall(self, transaction: Transaction, size: int) -> Wait | None:
+        """C1: what a commit of `size` bytes has to wait for, while flushing can't keep up; None for nothing.
+
+        Raises DiskFull where it can't go on because the disk is full.
+        """
+        most = self._bytes_max
+        filled = self.active_bytes() / most
+        if filled >= STOP_AT:
+            if self._full:
+                raise DiskFull(f"the memtable can't be flushed: {self.failure}: make room, then writes go on")
+            self.stalls += 1
+            return self._over
+        store = self._store
+        now = store.monotonic_ns()
+        if transaction.slot:
+            if now >= transaction.slot:
+                return None
+        else:
+            allowed = self._rate * 2 * (STOP_AT - filled) / (STOP_AT - SLOW_FROM)
+            allowed /= max(1.0, store.ground_stats().get("level0_files", 0) / LEVEL0_SLOW)
+            transaction.slot = max(now, self._free_ns)
+            self._free_ns = transaction.slot + int(size / allowed * 1e9)
+            if transaction.slot <= now:
+                return None
+            self.stalls += 1
+            self.stall_ms += (transaction.slot - now) // 1_000_000
+        wait = Wait()
+        self._spawn.later((transaction.slot - now) / 1e6, wait.fire)
+        return wait
+
+    def close(self) -> None:
+        """Ends what is under way; what was sealed is in the journal."""
+        self._closed = True
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        self._end()
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "memtable_bytes": self.active_bytes(),
+            "memtables_sealed": int(self.sealed is not None),
+            "memtables_sealed_bytes": self.sealed.bytes if self.sealed is not None else 0,
+            "flush_running": int(self.sealed is not None),
+            "flushes": self.flushes,
+            "flush_failures": self.failures,
+            "flush_last_error": self.failure,
+            "flushed_bytes": self.flushed_bytes,
+            "write_stalled": int(self.slow),
+            "write_stalls": self.stalls,
+            "write_stall_ms": self.stall_ms,
+        }

@@ -1,0 +1,112 @@
+"""What the base holds: the keys and values at rest, and the row that says what all of it amounts to.
+
+    row        = meta | record | deadline
+    meta       = %x00 -> MessagePack of `Meta`
+    record     = %x01 generation key -> record                 ; store/record.py; never a tombstone
+    deadline   = %x02 expires generation key -> %x01           ; the expiry index: checked against the record when used
+    generation = seqno:u64 number:u32                          ; of the commit that made it, and of its operation there
+    expires    = i64 + 2^63 as u64                             ; milliseconds since 1970, so that bytes order as numbers
+
+All numbers are big-endian, so that rows lie in the order of what they mean. Each run carries the meta row, so that what
+the base covers and what it holds become durable together (S1).
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from keyhaus.core.errors import Corruption
+
+Generation: TypeAlias = tuple[int, int]
+
+VERSION: Final = 1
+META: Final = b"\x00"
+RECORD: Final = b"\x01"
+DEADLINE: Final = b"\x02"
+DEADLINE_VALUE: Final = b"\x01"
+PREFIX_BYTES: Final = 13
+_SIGN: Final = 1 << 63
+
+
+class Space(msgspec.Struct, array_like=True, frozen=True):
+    """A database's mapping entry, and what its generation holds.
+
+    Attributes:
+        generation: Which one is under the database's number.
+        count: How many keys it has; expired ones that were not swept yet are among them.
+        volatile: How many of them have an expiry.
+        exact: Whether the two are; where they aren't, they count some overwritten keys twice (S5).
+        landmarks: Some of the keys, perhaps cut off, for RANDOMKEY.
+    """
+
+    generation: Generation
+    count: int
+    volatile: int
+    exact: bool
+    landmarks: tuple[bytes, ...] = ()
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What a base covers.
+
+    Attributes:
+        history: Identifies the line of sequence numbers (J8).
+        seqno: Every commit up to it is in the base, jumps included.
+        clock: The time of the newest of them, in milliseconds since 1970 (S6).
+        spaces: Per database, in order.
+        dropped: Generations that are under no number any more and were not cleaned yet (S4), each with the seqno of
+            the commit that dropped it.
+        version: The format's.
+    """
+
+    history: str
+    seqno: int
+    clock: int
+    spaces: tuple[Space, ...]
+    dropped: tuple[tuple[Generation, int], ...] = ()
+    version: int = VERSION
+
+
+def prefix(generation: Generation) -> bytes:
+    """What the rows of a generation's records begin with."""
+    seqno, number = generation
+    return RECORD + seqno.to_bytes(8, "big") + number.to_bytes(4, "big")
+
+
+def behind(prefix_: bytes) -> bytes:
+    """The first row behind all that begin with a prefix."""
+    return (int.from_bytes(prefix_, "big") + 1).to_bytes(len(prefix_), "big")
+
+
+def deadline(expires: int, prefix_: bytes, key: bytes) -> bytes:
+    """The row of the expiry index for a record, whose row begins with `prefix_`."""
+    return DEADLINE + (expires + _SIGN).to_bytes(8, "big") + prefix_[1:] + key
+
+
+def deadlines_until(expires: int) -> bytes:
+    """The first row of the expiry index that lies after a moment."""
+    return DEADLINE + (expires + 1 + _SIGN).to_bytes(8, "big")
+
+
+def read_deadline(row: bytes) -> tuple[int, bytes, bytes]:
+    """When, the record row's prefix, and the key."""
+    return int.from_bytes(row[1:9], "big") - _SIGN, RECORD + row[9:21], row[21:]
+
+
+def encode_meta(meta: Meta) -> bytes:
+    return msgspec.msgpack.encode(meta)
+
+
+def decode_meta(value: bytes | None, file: str) -> Meta | None:
+    """The meta row's value; None for a base that was never flushed to. Raises Corruption."""
+    if value is None:
+        return None
+    try:
+        meta = msgspec.msgpack.decode(value, type=Meta)
+    except msgspec.MsgspecError as error:
+        raise Corruption(f"what the base says of itself can't be read: {error}", file, 0) from error
+    if meta.version != VERSION:
+        raise Corruption(f"the base has format {meta.version}, this release reads {VERSION}", file, 0)
+    return meta

@@ -1,0 +1,75 @@
+"""A run in the making, as it lives in its helper process: a sealed memtable becomes one sorted file.
+
+Sorting and writing half a million rows takes seconds of an interpreter's time, so it happens beside the server, at low
+priority. Each part is sorted as it comes, and the parts are merged as the file is written.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from operator import itemgetter
+
+from keyhaus.engines.base import Change, RunWriter
+from keyhaus.store import layout
+from keyhaus.store import record as rec
+from keyhaus.store.record import EXPIRES, TOMBSTONE
+
+_KEY = itemgetter(0)
+
+
+class RunBuilder:
+    """The object behind a flush."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self._writer = writer
+        self._parts: list[list[Change]] = []
+        self._bytes = 0
+
+    def add(self, prefix: bytes, records: list[tuple[bytes, bytes]]) -> None:
+        """Takes records of one generation, in any order; no key comes twice."""
+        rows: list[Change] = []
+        deadlines: list[Change] = []
+        for key, record in records:
+            if record[7] & TOMBSTONE:
+                rows.append((prefix + key, None))
+                continue
+            rows.append((prefix + key, record))
+            if record[7] & EXPIRES:
+                deadlines.append((layout.deadline(rec.expires_of(record), prefix, key), layout.DEADLINE_VALUE))
+        for part in (rows, deadlines):
+            part.sort(key=_KEY)
+            if part:
+                self._parts.append(part)
+
+    def forget(self, deadlines: list[bytes]) -> None:
+        """Takes rows of the expiry index that no record confirms any more; those that came as new ones stay."""
+        self._parts.append(sorted([(row, None) for row in deadlines], key=_KEY))
+
+    def finish(self, meta: bytes) -> int:
+        """Writes the run, durably; how many rows it has."""
+        self._parts.append([(layout.META, meta)])
+        rows = 0
+
+        def counted() -> Iterator[Change]:
+            nonlocal rows
+            for change in self._merged():
+                rows += 1
+                yield change
+
+        self._writer.add(counted())
+        self._writer.finish()
+        return rows
+
+    def _merged(self) -> Iterator[Change]:
+        """All parts in order, each row once: of a deadline that was forgotten and came anew, the new one."""
+        before: Change | None = None
+        for change in heapq.merge(*self._parts, key=_KEY):
+            if before is not None and change[0] == before[0]:
+                before = change if before[1] is None else before
+                continue
+            if before is not None:
+                yield before
+            before = change
+        if before is not None:
+            yield before
