@@ -50,6 +50,9 @@ class ManualSpawn:
     def worker(self, name: str) -> Any:
         raise AssertionError("a database in memory needs no thread")
 
+    def helper(self, name: str, factory: str, args: tuple[Any, ...]) -> Any:
+        raise AssertionError("a database in memory needs no process")
+
     def soon(self, callback: Callable[[], None]) -> None:
         self._turns.append(callback)
 

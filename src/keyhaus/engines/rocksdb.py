@@ -10,6 +10,7 @@ What rocksdict 0.3.29 (RocksDB 10) was found to do, each proved by a test:
   snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: RocksDB
   takes that for "no snapshot", and compaction removes what it should have kept. So a new database spends a number.
 - A damaged block ends an iteration as if there were no more rows: only `status()` tells. (`items()` has none.)
+- `ReadOptions.set_iterate_lower_bound` sets the upper bound.
 - An iterator keeps the database open, and locked, after `close()`.
 - Ingesting syncs the file, the directory and the manifest before it returns, `finish()` of the writer the file, and a
   flush its file, the directory and the manifest (strace -f -e trace=fsync,fdatasync).
@@ -87,17 +88,16 @@ class RocksEngine:
         self, view: int, start: bytes, end: bytes | None, *, rows: int, size: int, reverse: bool = False
     ) -> tuple[list[Row], bool]:
         try:
-            return _walk(self._walker(view, start, end), start, end, rows, size, reverse)
+            return _walk(self._walker(view, end), start, end, rows, size, reverse)
         except KeyError:
             raise
         except Exception as error:
             raise translated(error, self._directory) from error
 
-    def _walker(self, view: int, start: bytes, end: bytes | None) -> RdictIter:
+    def _walker(self, view: int, end: bytes | None) -> RdictIter:
         if view != self.newest:
             return self._kept[view].walker
         options = ReadOptions()
-        options.set_iterate_lower_bound(start)
         if end is not None:
             options.set_iterate_upper_bound(end)
         return self._database.iter(options)
