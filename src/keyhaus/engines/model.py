@@ -68,7 +68,7 @@ class ModelEngine:
         return [rows.get(key) for key in keys]
 
     def scan(
-        self, view: int, start: bytes, end: bytes | None, *, rows: int, size: int, reverse: bool = False
+        self, view: int, start: bytes, end: bytes | None, rows: int, size: int, reverse: bool = False
     ) -> tuple[list[Row], bool]:
         shown = self._views[view]
         low = bisect_left(shown.keys, start)

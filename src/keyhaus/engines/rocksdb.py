@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 from rocksdict import Checkpoint, IngestExternalFileOptions, Rdict, RdictIter, ReadOptions, SstFileWriter, WriteOptions
 
-from keyhaus.core.errors import StorageError
+from keyhaus.core.errors import Corruption, StorageError
 from keyhaus.engines.base import Change, Row
 from keyhaus.engines.rocksdb_errors import translated
 from keyhaus.engines.rocksdb_options import RocksOptions, database_options, run_options
@@ -85,7 +85,7 @@ class RocksEngine:
             raise translated(error, self._directory) from error
 
     def scan(
-        self, view: int, start: bytes, end: bytes | None, *, rows: int, size: int, reverse: bool = False
+        self, view: int, start: bytes, end: bytes | None, rows: int, size: int, reverse: bool = False
     ) -> tuple[list[Row], bool]:
         try:
             return _walk(self._walker(view, end), start, end, rows, size, reverse)
@@ -166,12 +166,18 @@ class RocksEngine:
             raise translated(error, self._directory) from error
 
     def _open(self) -> Rdict:
+        path = Path(self._directory)
+        fresh = not (path / "CURRENT").exists()
+        if fresh and any(path.glob("*.sst")):  # RocksDB would begin anew, and remove them
+            raise Corruption("missing, and there is data", str(path / "CURRENT"), 0)
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 return Rdict(self._directory, self._options, column_families={"default": self._options})
             except Exception as error:
                 failure = translated(error, self._directory)
+            if isinstance(failure, FileNotFoundError) and not fresh:
+                raise Corruption(str(failure.strerror), self._directory, 0) from failure
             if not isinstance(failure, OSError) or failure.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOLCK):
                 raise failure
             if time.monotonic() > until or failure.errno == errno.ENOLCK:

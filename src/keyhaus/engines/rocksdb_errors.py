@@ -13,7 +13,8 @@ from keyhaus.core.errors import Closed, Corruption, StorageError
 
 _ERRNO: Final = {os.strerror(number): number for number in errno.errorcode}
 _PLACE: Final = re.compile(r" in (/.+) offset (\d+)")
-_FILE: Final = re.compile(r"/[^:]*(?:\d{6,}\.(?:sst|log)|MANIFEST-\d+|CURRENT|OPTIONS-\d+|\.run)")
+# Where a file is damaged the text ends with the manifest, as the one to blame: the first file is the one that is meant.
+_FILES: Final = (re.compile(r"/[^:\n]*?\d{6,}\.(?:sst|log)"), re.compile(r"/[^:\n]*?(?:MANIFEST|OPTIONS)-\d+"))
 
 
 def translated(error: Exception, where: str) -> Exception:
@@ -29,7 +30,7 @@ def translated(error: Exception, where: str) -> Exception:
         place = _PLACE.search(text)
         if place:
             return Corruption(text, place[1], int(place[2]))
-        file = _FILE.search(text)
+        file = next(filter(None, (pattern.search(text) for pattern in _FILES)), None)
         return Corruption(text, file[0] if file else where, 0)
     if text.startswith("IO error"):
         return OSError(_number(text), text, where)
