@@ -23,7 +23,7 @@ def translated(error: Exception, where: str) -> Exception:
     It lets go of the frames in which the error arose: an iterator among their variables would hold the database open.
     """
     error.__traceback__ = None
-    text = str(error)
+    text = " ".join(str(error).split())
     if isinstance(error, DbClosedError):
         return Closed("the engine is closed")
     if text.startswith("Corruption"):

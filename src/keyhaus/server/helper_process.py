@@ -64,6 +64,10 @@ class HelperProcess:
     def close(self) -> None:
         self._lose(f"the helper process {self._name} was ended")
 
+    def kill(self) -> None:
+        """Ends the process as a crash would; its calls get their HelperLost."""
+        self._process.kill()
+
     def _post(self, message: tuple[Any, ...]) -> None:
         body = self._encoder.encode(message)
         self._output += (HEAD.pack(len(body)), body)
