@@ -35,6 +35,7 @@ from keyhaus.engines.rocksdb_errors import translated
 from keyhaus.engines.rocksdb_options import RocksOptions, database_options, run_options
 
 LOCK_SECONDS: Final = 10.0  # how long the process of a killed server may take to end, and to let go of the directory
+SPARE: Final = ".ingesting"  # a run's second name, until it is ingested
 _PROPERTIES: Final = {
     "bytes": ("total-sst-files-size",),
     "rows": ("estimate-num-keys",),
@@ -67,7 +68,9 @@ class RocksEngine:
         self._kept: dict[int, _Kept] = {}
         _make_directory(Path(directory))
         self._options = database_options(options or RocksOptions())
+        self._spares = sorted(Path(directory).glob(f"*{SPARE}"))
         self._database = self._open()
+        _remove(self._spares)
         self._unlogged = WriteOptions()
         self._unlogged.disable_wal = True
         if self._database.latest_sequence_number() == 0:
@@ -105,11 +108,16 @@ class RocksEngine:
     def ingest(self, run: str) -> int:
         options = IngestExternalFileOptions()
         options.set_move_files(True)
+        # RocksDB syncs the directory before the manifest names the run, and this name is then as durable as that one.
+        spare = Path(self._directory) / f"{len(self._spares)}{SPARE}"
+        spare.hardlink_to(run)
+        self._spares.append(spare)
         try:
             kept = _Kept(self._database)
             self._database.ingest_external_file([run], options)
         except Exception as error:
             raise translated(error, run) from error
+        _remove(self._spares)
         self._kept[self.newest] = kept
         self.newest += 1
         return self.newest
@@ -166,16 +174,25 @@ class RocksEngine:
             raise translated(error, self._directory) from error
 
     def _open(self) -> Rdict:
-        path = Path(self._directory)
-        fresh = not (path / "CURRENT").exists()
-        if fresh and any(path.glob("*.sst")):  # RocksDB would begin anew, and remove them
-            raise Corruption("missing, and there is data", str(path / "CURRENT"), 0)
+        current = Path(self._directory) / "CURRENT"
+        fresh = not current.exists()
+        if fresh and any(current.parent.glob("*.sst")):  # RocksDB would begin anew, and remove them
+            raise Corruption("missing, and there is data", str(current), 0)
+        spares = list(self._spares)
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 return Rdict(self._directory, self._options, column_families={"default": self._options})
             except Exception as error:
                 failure = translated(error, self._directory)
+            if isinstance(failure, Corruption) and spares and failure.file.endswith(".sst"):
+                # The manifest's sync failed at the end of an ingest: RocksDB took the file away, and yet it is named.
+                missing = Path(failure.file)
+                missing.unlink(missing_ok=True) if missing.exists() and missing.stat().st_nlink > 1 else None
+                if not missing.exists():
+                    missing.hardlink_to(spares.pop())
+                    _sync(missing.parent)
+                    continue
             if isinstance(failure, FileNotFoundError) and not fresh:
                 raise Corruption(str(failure.strerror), self._directory, 0) from failure
             if not isinstance(failure, OSError) or failure.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOLCK):
@@ -267,6 +284,14 @@ def _walk(
         step()
     walker.status()
     return page, False
+
+
+def _remove(spares: list[Path]) -> None:
+    """Takes spare names away; one that stays is taken away by the next open."""
+    with contextlib.suppress(OSError):
+        while spares:
+            spares[-1].unlink()
+            spares.pop()
 
 
 def _make_directory(path: Path) -> None:
