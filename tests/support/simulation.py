@@ -12,7 +12,13 @@ import errno
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import msgspec
+
+from keyhaus.core.helper import make, packed_error, unpacked_error
+from keyhaus.core.spawn import HelperLost
 
 PAGE = 4096
 
@@ -219,10 +225,66 @@ class SimulatedWorker:
         pass
 
 
+class SimulatedHelper:
+    """A helper whose process is a worker of the simulation; what goes there and back is packed and unpacked."""
+
+    def __init__(self, spawn: SimulatedSpawn, name: str, make_target: Callable[[], Any]) -> None:
+        self._spawn, self._make_target = spawn, make_target
+        self._worker = spawn.worker(name)
+        self._target: Any = None
+        self._lost = False
+        self._calls: dict[int, Callable[[Any, BaseException | None], None]] = {}
+        self._next = 0
+
+    def call(self, method: str, args: tuple[Any, ...], done: Callable[[Any, BaseException | None], None]) -> None:
+        if self._lost:
+            self._spawn.soon(lambda: done(None, HelperLost("the simulated helper has ended")))
+            return
+        number, self._next = self._next, self._next + 1
+        self._calls[number] = done
+        packed = msgspec.msgpack.encode(args)
+        self._worker.submit(lambda: self._execute(method, packed), lambda result, _: self._answer(number, result))
+
+    def lose(self) -> None:
+        """The process dies."""
+        self._lost = True
+        self._worker.jobs.clear()
+        for number in list(self._calls):
+            self._spawn.soon(partial(self._calls.pop(number), None, HelperLost("the simulated helper has died")))
+
+    def close(self) -> None:
+        self.lose()
+
+    def _execute(self, method: str, packed: bytes) -> bytes:
+        try:
+            if self._target is None:
+                self._target = self._make_target()
+            result = getattr(self._target, method)(*msgspec.msgpack.decode(packed))
+            return msgspec.msgpack.encode((True, result))
+        except Exception as error:
+            return msgspec.msgpack.encode((False, *packed_error(error)))
+
+    def _answer(self, number: int, packed: bytes) -> None:
+        done = self._calls.pop(number, None)
+        if done is None:
+            return
+        fine, *rest = msgspec.msgpack.decode(packed)
+        if fine:
+            done(rest[0], None)
+        else:
+            done(None, unpacked_error(*rest))
+
+
 class SimulatedSpawn:
-    """Threads, timers and randomness, one step at a time."""
+    """Threads, helpers, timers and randomness, one step at a time.
+
+    Attributes:
+        factories: What stands in for a helper's factory here, by its name: the real one where there is none.
+    """
 
     def __init__(self, generator: random.Random) -> None:
+        self.factories: dict[str, Callable[..., Any]] = {}
+        self.helpers: list[SimulatedHelper] = []
         self.random = generator
         self.now_ms = 0.0
         self.callbacks: deque[Callable[[], None]] = deque()
@@ -232,6 +294,15 @@ class SimulatedSpawn:
     def worker(self, name: str) -> SimulatedWorker:
         self.workers.append(SimulatedWorker(name))
         return self.workers[-1]
+
+    def helper(self, name: str, factory: str, args: tuple[Any, ...]) -> SimulatedHelper:
+        def make_target() -> Any:
+            copied = msgspec.msgpack.decode(msgspec.msgpack.encode(args))
+            stand_in = self.factories.get(factory)
+            return stand_in(*copied) if stand_in else make(factory, copied)
+
+        self.helpers.append(SimulatedHelper(self, name, make_target))
+        return self.helpers[-1]
 
     def soon(self, callback: Callable[[], None]) -> None:
         self.callbacks.append(callback)

@@ -6,7 +6,7 @@ sequence of numbered views, one an ingest: a reader names the view that it reads
 until it is released. An engine knows nothing of expiry, databases or transactions.
 
 Engines are called by one thread at a time. Every method raises OSError where the disk fails or is full, and Corruption
-where a file is not what was written.
+where a file is not what was written. Keys and values may be any bytes, and empty.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Engine(Protocol):
     def ingest(self, run: str) -> int:
         """Takes a run that a `RunWriter` finished, whole and durably, or not at all; its file is gone afterwards.
 
-        The view before stays until it is released. Returns the number of the new view.
+        The view before stays until it is released. Returns the number of the new view. After an error nothing has
+        changed, and the run may be ingested again; but where it was an OSError the next open may find it ingested.
         """
         ...
 
@@ -64,11 +65,14 @@ class Engine(Protocol):
         ...
 
     def release(self, view: int) -> None:
-        """Lets go of a view; it must not be the newest."""
+        """Lets go of a view. Raises ValueError for the newest, KeyError for one that is not there."""
         ...
 
     def checkpoint(self, directory: str) -> None:
-        """Makes a copy of the newest view in a new directory, hard links where the disk allows, durably."""
+        """Makes a copy of the newest view in a new directory, hard links where the disk allows, durably.
+
+        Raises FileExistsError where the directory is there.
+        """
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -92,5 +96,5 @@ class RunWriter(Protocol):
         ...
 
     def finish(self) -> None:
-        """Makes the run durable, its name included."""
+        """Makes the run durable, its name included. Raises ValueError where it has no change."""
         ...

@@ -1,4 +1,4 @@
-"""Threads and timers of the event loop: what `core.spawn.Spawn` means to the server."""
+"""Threads, processes and timers of the event loop: what `core.spawn.Spawn` means to the server."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from keyhaus.core.spawn import Timer, random_bytes
+from keyhaus.server.helper_process import HelperProcess
 
 _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 
@@ -51,6 +52,9 @@ class LoopSpawn:
 
     def worker(self, name: str) -> LoopWorker:
         return LoopWorker(self._loop, name)
+
+    def helper(self, name: str, factory: str, args: tuple[Any, ...], niceness: int = 0) -> HelperProcess:
+        return HelperProcess(self._loop, name, factory, args, niceness)
 
     def soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)
