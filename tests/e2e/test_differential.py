@@ -31,10 +31,15 @@ TOLERANCE_MS: Final = 5_000
 NOT_COMPARED: Final = frozenset(("CAS", "RANGE", "DELRANGE", "LOLWUT"))
 
 
-@pytest.fixture(scope="module", params=["memory", "rocksdb"])
+@pytest.fixture(scope="module", params=["memory", "rocksdb", "flushing", "uncached"])
 def ports(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A redis-server's port and a keyhaus server's."""
-    options = ("--engine", request.param, "--durability", "everysec", "--log-level", "warning")
+    options = ["--engine", "memory" if request.param == "memory" else "rocksdb", "--log-level", "warning"]
+    options += ["--durability", "everysec"]
+    if request.param in ("flushing", "uncached"):
+        options += ["--set", "memtable-size=40"]  # so that most of what is read comes from the base
+    if request.param == "uncached":
+        options += ["--set", "cache-bytes=0"]
     with (
         redis_server(tmp_path_factory.mktemp("redis")) as redis,
         keyhaus_server(tmp_path_factory.mktemp("keyhaus"), *options) as ours,

@@ -116,7 +116,7 @@ UNCHANGED = {
 }
 
 
-@pytest.fixture(scope="module", params=["memory", "durable"])
+@pytest.fixture(scope="module", params=["memory", "rocksdb"])
 def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     directory = tmp_path_factory.mktemp("keyhaus")
     options = ("--engine", request.param, "--data-dir", str(directory / "data"), "--log-level", "warning")

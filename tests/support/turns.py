@@ -50,7 +50,7 @@ class ManualSpawn:
     def worker(self, name: str) -> Any:
         raise AssertionError("a database in memory needs no thread")
 
-    def helper(self, name: str, factory: str, args: tuple[Any, ...]) -> Any:
+    def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> Any:
         raise AssertionError("a database in memory needs no process")
 
     def soon(self, callback: Callable[[], None]) -> None:

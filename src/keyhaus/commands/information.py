@@ -199,6 +199,7 @@ def _keyhaus(view: View) -> Fields:
         "journal_syncs": store["syncs"],
         "poisoned": " ".join(str(store["poisoned"]).split()),
         "no_further_segment": int(store["full"]),  # writes go on while they fit into the prepared ones
+        **store["keeping"],
         "fast_lane": view.facts.get("fast_lane", "none"),
     }
 

@@ -52,8 +52,11 @@ class Spawn(Protocol):
 
     def worker(self, name: str) -> Worker: ...
 
-    def helper(self, name: str, factory: str, args: tuple[Any, ...]) -> Helper:
-        """Starts a helper: `factory` (`module:callable`), called with `args` over there, makes its object."""
+    def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> Helper:
+        """Starts a helper: `factory` (`module:callable`), called with `args` over there, makes its object.
+
+        One in the background gives way to whatever else wants the processor.
+        """
         ...
 
     def soon(self, callback: Callable[[], None]) -> None:

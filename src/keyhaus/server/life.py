@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
@@ -26,6 +27,7 @@ from keyhaus.core.settings import Settings
 from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.session.hub import Hub
+from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
 
 log = logging.getLogger("keyhaus.server")
@@ -64,7 +66,7 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
     try:
         # The ports first: who can't have them need not wait for a recovery to hear of it.
         bound = [(address, await _bind(address)) for address in addresses]
-        store = _open(settings, loop)
+        store = await _open(settings, loop)
         hub = Hub(store, settings, SystemClock(), secrets.token_hex(20))
         server = Server(hub, loop)
         for address, sockets in bound:
@@ -126,14 +128,20 @@ def _make_directory(directory: Path) -> None:
         OsDisk(path.parent).sync_directory(".")
 
 
-def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
+async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     spawn = LoopSpawn(loop)
     if settings["engine"] == "memory":
         return Store(spawn, settings=settings)
     directory = Path(settings["dir"])
     before = time.monotonic()
     try:
-        store = Store.open(OsDisk(directory), spawn, settings=settings)
+        ground = await _ground(directory, settings, spawn, loop)
+        writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
+        try:
+            store = Store.open(OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer)
+        except BaseException:
+            ground.close()
+            raise
     except Corruption as error:
         raise StartFailed(
             f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
@@ -155,6 +163,27 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         },
     )
     return store
+
+
+def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
+    """What the helpers of the base have to know."""
+    options = {
+        name.replace("-", "_"): settings[name]
+        for name in ("block-cache-bytes", "bloom-bits", "compression", "bottommost-compression", "direct-reads")
+    }
+    return str(directory.resolve()), options
+
+
+async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: asyncio.AbstractEventLoop) -> Ground:
+    """Opens the base. Raises Corruption, StorageError, OSError."""
+    ground = Ground(spawn, "keyhaus.store.base:open_rocksdb", _place(directory, settings))
+    opened: asyncio.Future[BaseException | None] = loop.create_future()
+    ground.open(opened.set_result)
+    error = await opened
+    if error is not None:
+        ground.close()
+        raise error
+    return ground
 
 
 async def _bind(address: Address) -> list[socket.socket]:

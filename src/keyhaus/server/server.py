@@ -140,6 +140,7 @@ class Server:
         closed: asyncio.Future[BaseException | None] = self.loop.create_future()
         self.hub.store.close(closed.set_result)
         error = await closed
+        self.hub.store.close_ground()
         if error is not None:
             raise (
                 error if isinstance(error, StorageError) else StorageError(f"the journal could not be closed: {error}")

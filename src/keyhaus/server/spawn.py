@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 from keyhaus.core.spawn import Timer, random_bytes
 from keyhaus.server.helper_process import HelperProcess
 
+BACKGROUND_NICENESS = 10
+
 _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 
 
@@ -53,8 +55,8 @@ class LoopSpawn:
     def worker(self, name: str) -> LoopWorker:
         return LoopWorker(self._loop, name)
 
-    def helper(self, name: str, factory: str, args: tuple[Any, ...], niceness: int = 0) -> HelperProcess:
-        return HelperProcess(self._loop, name, factory, args, niceness)
+    def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> HelperProcess:
+        return HelperProcess(self._loop, name, factory, args, BACKGROUND_NICENESS if background else 0)
 
     def soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback)

@@ -6,20 +6,29 @@ process of its own; `store/ground.py` is the other end. Every answer is of the v
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
+from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Engine
 from keyhaus.store import layout
 from keyhaus.store.record import EXPIRES
 
+BASE: Final = "base"  # directories of a database
+RUNS: Final = "runs"
 HEAD_BYTES: Final = 16  # of a record: the head, and the expiry where there is one
 
 
 class Base:
-    """The object behind `Ground`."""
+    """The object behind `Ground`.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        engine: The engine.
+        runs: The directory that runs are written to.
+    """
+
+    def __init__(self, engine: Engine, runs: str) -> None:
+        self._engine, self._runs = engine, runs
 
     def meta(self) -> tuple[int, bytes | None]:
         """The newest view's number, and its meta row."""
@@ -43,7 +52,7 @@ class Base:
         return len(found), volatile, found[-1][0] + b"\0" if more else None
 
     def ingest(self, run: str) -> tuple[int, dict[str, Any]]:
-        return self._engine.ingest(run), self._engine.stats()
+        return self._engine.ingest(f"{self._runs}/{run}"), self._engine.stats()
 
     def drop(self, start: bytes, end: bytes) -> None:
         self._engine.drop(start, end)
@@ -59,3 +68,12 @@ class Base:
 
     def close(self) -> None:
         self._engine.close()
+
+
+def open_rocksdb(directory: str, options: dict[str, Any]) -> Base:
+    """The base in a database's directory; runs that an earlier process left behind are removed."""
+    runs = Path(directory) / RUNS
+    runs.mkdir(mode=0o750, exist_ok=True)
+    for left in list(runs.iterdir()):
+        left.unlink()
+    return Base(rocksdb.open_engine(str(Path(directory) / BASE), options), str(runs))

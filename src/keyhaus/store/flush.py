@@ -179,7 +179,9 @@ class Flusher:
             return
         self._attempt += 1
         name = f"{self.sealed.meta.seqno:020}-{self._attempt}"
-        writer = self._writer = self._spawn.helper("run-writer", self._factory, (*self._args, name))
+        writer = self._writer = self._spawn.helper(
+            "run-writer", self._factory, (*self._args, name), background=True
+        )
         self._send(writer, name, self._slices(self.sealed))
 
     def _wait_for_compaction(self) -> None:

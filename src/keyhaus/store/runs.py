@@ -9,10 +9,14 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from operator import itemgetter
+from pathlib import Path
+from typing import Any
 
+from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Change, RunWriter
 from keyhaus.store import layout
 from keyhaus.store import record as rec
+from keyhaus.store.base import RUNS
 from keyhaus.store.record import EXPIRES, TOMBSTONE
 
 _KEY = itemgetter(0)
@@ -73,3 +77,8 @@ class RunBuilder:
             before = change
         if before is not None:
             yield before
+
+
+def open_rocksdb(directory: str, options: dict[str, Any], name: str) -> RunBuilder:
+    """A run in a database's directory."""
+    return RunBuilder(rocksdb.open_writer(str(Path(directory) / RUNS / name), options))

@@ -454,11 +454,12 @@ class Store:
             "full": False,
             "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
             "keyspace": self._synced_counts if durable else self._count_keys(),
+            "keeping": self._keeping(),
             **facts,
-            **self._memory_facts(),
         }
 
-    def _memory_facts(self) -> dict[str, Any]:
+    def _keeping(self) -> dict[str, Any]:
+        """What is kept in memory, and what lies below it."""
         cache, views, ground = self.views.cache, self.views, self.ground
         facts: dict[str, Any] = {
             "snapshots": len(self.snapshots),
