@@ -36,6 +36,7 @@ from keyhaus.engines.rocksdb_options import RocksOptions, database_options, run_
 
 LOCK_SECONDS: Final = 10.0  # how long the process of a killed server may take to end, and to let go of the directory
 SPARE: Final = ".ingesting"  # a run's second name, until it is ingested
+SPARES_MAX: Final = 4
 _PROPERTIES: Final = {
     "bytes": ("total-sst-files-size",),
     "rows": ("estimate-num-keys",),
@@ -108,10 +109,7 @@ class RocksEngine:
     def ingest(self, run: str) -> int:
         options = IngestExternalFileOptions()
         options.set_move_files(True)
-        # RocksDB syncs the directory before the manifest names the run, and this name is then as durable as that one.
-        spare = Path(self._directory) / f"{len(self._spares)}{SPARE}"
-        spare.hardlink_to(run)
-        self._spares.append(spare)
+        self._spare(run)
         try:
             kept = _Kept(self._database)
             self._database.ingest_external_file([run], options)
@@ -173,6 +171,32 @@ class RocksEngine:
         except Exception as error:
             raise translated(error, self._directory) from error
 
+    def _spare(self, run: str) -> None:
+        """Gives a run a second name, which is durable with the first: RocksDB syncs the directory before the manifest.
+
+        If the manifest's sync then fails, RocksDB takes the file away although the manifest, as the next open finds it,
+        may name it; and it refuses every further change. So the names stay until an ingest or an open succeeds.
+        """
+        if any(spare.samefile(run) for spare in self._spares):
+            return
+        if len(self._spares) == SPARES_MAX:
+            raise OSError(errno.EIO, "too many ingests have failed: the engine must be opened again", self._directory)
+        spare = Path(self._directory) / f"{len(self._spares)}{SPARE}"
+        spare.hardlink_to(run)
+        self._spares.append(spare)
+
+    def _restore(self, missing: Path, spares: list[Path]) -> bool:
+        """Gives a file that is missing, or was the wrong one, what the next spare holds; whether there was one."""
+        if missing.suffix != ".sst" or not spares or (missing.exists() and not missing.samefile(spares[-1])):
+            return False
+        if missing.exists():  # tried, and found to be another file than the manifest means
+            missing.unlink()
+            spares.pop()
+        if spares:
+            missing.hardlink_to(spares[-1])
+            _sync(missing.parent)
+        return bool(spares)
+
     def _open(self) -> Rdict:
         current = Path(self._directory) / "CURRENT"
         fresh = not current.exists()
@@ -185,14 +209,8 @@ class RocksEngine:
                 return Rdict(self._directory, self._options, column_families={"default": self._options})
             except Exception as error:
                 failure = translated(error, self._directory)
-            if isinstance(failure, Corruption) and spares and failure.file.endswith(".sst"):
-                # The manifest's sync failed at the end of an ingest: RocksDB took the file away, and yet it is named.
-                missing = Path(failure.file)
-                missing.unlink(missing_ok=True) if missing.exists() and missing.stat().st_nlink > 1 else None
-                if not missing.exists():
-                    missing.hardlink_to(spares.pop())
-                    _sync(missing.parent)
-                    continue
+            if isinstance(failure, Corruption) and self._restore(Path(failure.file), spares):
+                continue
             if isinstance(failure, FileNotFoundError) and not fresh:
                 raise Corruption(str(failure.strerror), self._directory, 0) from failure
             if not isinstance(failure, OSError) or failure.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOLCK):
