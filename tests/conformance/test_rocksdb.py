@@ -80,7 +80,7 @@ def differing(directory: Path) -> dict[str, str | None]:
 
 def test_every_setting_is_in_force_when_a_database_is_opened_again(tmp_path: Path) -> None:
     filled(tmp_path, RocksOptions()).close()
-    assert len(differing(tmp_path)) > 10
+    assert len(differing(tmp_path)) == 10
     engine = RocksEngine(str(tmp_path / "engine"), CHOSEN)
     assert differing(tmp_path) == {}
     assert engine.stats()["block_cache_capacity"] == 5 << 20
@@ -89,11 +89,14 @@ def test_every_setting_is_in_force_when_a_database_is_opened_again(tmp_path: Pat
 
 def test_the_bits_of_the_filters_are_in_force_when_a_database_is_opened_again(tmp_path: Path) -> None:
     sizes = {}
-    for bits in (0, 8, 40, 8):  # no file of RocksDB names them: what compaction writes is larger by the filters
-        engine = filled(tmp_path, RocksOptions(bloom_bits=bits, bottommost_compression="none"))
+    for bits in (0, 8, 40):  # no file of RocksDB names them: what compaction writes is larger by the filters
+        directory = tmp_path / str(bits)
+        directory.mkdir()
+        filled(directory, RocksOptions(bloom_bits=0)).close()
+        engine = RocksEngine(str(directory / "engine"), RocksOptions(bloom_bits=bits))
         engine._database.compact_range(None, None)
+        sizes[bits] = engine._database.property_int_value("rocksdb.live-sst-files-size") or 0
         engine.close()
-        sizes[bits] = sum(path.stat().st_size for path in (tmp_path / "engine").glob("*.sst"))
     assert sizes[8] - sizes[0] == pytest.approx(9000, rel=0.2)
     assert sizes[40] - sizes[0] == pytest.approx(45_000, rel=0.2)
 
@@ -193,7 +196,9 @@ def test_a_missing_or_damaged_file_keeps_the_engine_from_opening(tmp_path: Path)
     (manifest,) = directory.glob("MANIFEST-*")
     for path in (directory / "CURRENT", manifest, max(directory.glob("*.sst"), key=lambda path: path.stat().st_size)):
         content = path.read_bytes()
-        for damaged in (b"", content[: len(content) // 2], None):
+        # A manifest without its last records is that of an older database, as after a crash: no file of RocksDB tells.
+        half = [] if path == manifest else [content[: len(content) // 2]]
+        for damaged in (b"", b"damage" + content[6:], None, *half):
             if damaged is None:
                 path.unlink()
             else:
