@@ -143,6 +143,20 @@ def test_many_opens_and_runs_leave_few_files(tmp_path: Path) -> None:
     assert len([name for name in names if name.startswith("MANIFEST")]) <= 2
 
 
+def test_the_view_of_a_new_database_stays_empty_through_a_compaction(tmp_path: Path) -> None:
+    engine = RocksEngine(str(tmp_path / "engine"))
+    for _ in range(3):
+        ingest(engine, tmp_path, [(b"%06d" % n, b"x") for n in range(1000)], RocksOptions())
+    engine.release(1)
+    engine.release(2)
+    # RocksDB takes a snapshot at sequence number 0 for none, and compaction gives that number to the rows.
+    engine._database.compact_range(None, None)
+    assert engine.get(0, [b"000001"]) == [None]
+    assert engine.scan(0, b"", None, rows=10, size=1000) == ([], False)
+    assert engine.get(3, [b"000001"]) == [b"x"]
+    engine.close()
+
+
 def spoil(path: Path, at: int) -> bytes:
     with path.open("r+b") as file:
         file.seek(at)

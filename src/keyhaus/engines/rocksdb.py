@@ -4,16 +4,19 @@ Runs are SST files, written by `RocksRunWriter` and moved in. A view is what Roc
 for point reads, and an iterator, for scans, both made at that moment and kept until the view is released. The newest
 view is read directly.
 
-What rocksdict 0.3.29 (RocksDB 10) was found to do, each proved by a test:
+What rocksdict 0.3.29 (RocksDB 10) was found to do:
 
 - An iterator keeps its view across ingest, drop and compaction, and can be placed anew; iterators made later from a
-  snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: RocksDB
-  takes that for "no snapshot", and compaction removes what it should have kept. So a new database spends a number.
+  snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: there
+  compaction removes what it should keep. A run gets a number above every snapshot, so our views never meet this; a new
+  database spends a number all the same.
 - A damaged block ends an iteration as if there were no more rows: only `status()` tells. (`items()` has none.)
 - `ReadOptions.set_iterate_lower_bound` sets the upper bound.
 - An iterator keeps the database open, and locked, after `close()`.
 - Ingesting syncs the file, the directory and the manifest before it returns, `finish()` of the writer the file, and a
   flush its file, the directory and the manifest (strace -f -e trace=fsync,fdatasync).
+- Ingesting reads no more of a run than its ends: a block damaged in between is found when it is first read.
+- Where the manifest's sync fails at the end of an ingest, RocksDB removes the file and leaves it named: `_spare`.
 """
 
 from __future__ import annotations
