@@ -4,7 +4,7 @@ Runs are SST files, written by `RocksRunWriter` and moved in. A view is what Roc
 for point reads, and an iterator, for scans, both made at that moment and kept until the view is released. The newest
 view is read directly.
 
-What rocksdict 0.3.29 (RocksDB 10) was found to do:
+What rocksdict 0.3.29 (RocksDB 9.8) was found to do:
 
 - An iterator keeps its view across ingest, drop and compaction, and can be placed anew; iterators made later from a
   snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: there
