@@ -56,7 +56,8 @@ class Engine(Protocol):
         """Takes a run that a `RunWriter` finished, whole and durably, or not at all; its file is gone afterwards.
 
         The view before stays until it is released. Returns the number of the new view. After an error nothing has
-        changed, and the run may be ingested again; but where it was an OSError the next open may find it ingested.
+        changed, and the run may be ingested again; but where it was an OSError the engine may refuse every change until
+        it is opened again, and then may be found to hold the run.
         """
         ...
 

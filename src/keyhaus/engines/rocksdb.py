@@ -4,16 +4,19 @@ Runs are SST files, written by `RocksRunWriter` and moved in. A view is what Roc
 for point reads, and an iterator, for scans, both made at that moment and kept until the view is released. The newest
 view is read directly.
 
-What rocksdict 0.3.29 (RocksDB 10) was found to do, each proved by a test:
+What rocksdict 0.3.29 (RocksDB 9.8) was found to do:
 
 - An iterator keeps its view across ingest, drop and compaction, and can be placed anew; iterators made later from a
-  snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: RocksDB
-  takes that for "no snapshot", and compaction removes what it should have kept. So a new database spends a number.
+  snapshot see later writes. `Snapshot[key]` honours the snapshot, unless it was taken at sequence number 0: there
+  compaction removes what it should keep. A run gets a number above every snapshot, so our views never meet this; a new
+  database spends a number all the same.
 - A damaged block ends an iteration as if there were no more rows: only `status()` tells. (`items()` has none.)
 - `ReadOptions.set_iterate_lower_bound` sets the upper bound.
 - An iterator keeps the database open, and locked, after `close()`.
 - Ingesting syncs the file, the directory and the manifest before it returns, `finish()` of the writer the file, and a
   flush its file, the directory and the manifest (strace -f -e trace=fsync,fdatasync).
+- Ingesting reads no more of a run than its ends: a block damaged in between is found when it is first read.
+- Where the manifest's sync fails at the end of an ingest, RocksDB removes the file and leaves it named: `_spare`.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from keyhaus.engines.rocksdb_options import RocksOptions, database_options, run_
 
 LOCK_SECONDS: Final = 10.0  # how long the process of a killed server may take to end, and to let go of the directory
 SPARE: Final = ".ingesting"  # a run's second name, until it is ingested
+SPARES_MAX: Final = 4
 _PROPERTIES: Final = {
     "bytes": ("total-sst-files-size",),
     "rows": ("estimate-num-keys",),
@@ -108,10 +112,7 @@ class RocksEngine:
     def ingest(self, run: str) -> int:
         options = IngestExternalFileOptions()
         options.set_move_files(True)
-        # RocksDB syncs the directory before the manifest names the run, and this name is then as durable as that one.
-        spare = Path(self._directory) / f"{len(self._spares)}{SPARE}"
-        spare.hardlink_to(run)
-        self._spares.append(spare)
+        self._spare(run)
         try:
             kept = _Kept(self._database)
             self._database.ingest_external_file([run], options)
@@ -173,6 +174,32 @@ class RocksEngine:
         except Exception as error:
             raise translated(error, self._directory) from error
 
+    def _spare(self, run: str) -> None:
+        """Gives a run a second name, which is durable with the first: RocksDB syncs the directory before the manifest.
+
+        If the manifest's sync then fails, RocksDB takes the file away although the manifest, as the next open finds it,
+        may name it; and it refuses every further change. So the names stay until an ingest or an open succeeds.
+        """
+        if any(spare.samefile(run) for spare in self._spares):
+            return
+        if len(self._spares) == SPARES_MAX:
+            raise OSError(errno.EIO, "too many ingests have failed: the engine must be opened again", self._directory)
+        spare = Path(self._directory) / f"{len(self._spares)}{SPARE}"
+        spare.hardlink_to(run)
+        self._spares.append(spare)
+
+    def _restore(self, missing: Path, spares: list[Path]) -> bool:
+        """Gives a file that is missing, or was the wrong one, what the next spare holds; whether there was one."""
+        if missing.suffix != ".sst" or not spares or (missing.exists() and not missing.samefile(spares[-1])):
+            return False
+        if missing.exists():  # tried, and found to be another file than the manifest means
+            missing.unlink()
+            spares.pop()
+        if spares:
+            missing.hardlink_to(spares[-1])
+            _sync(missing.parent)
+        return bool(spares)
+
     def _open(self) -> Rdict:
         current = Path(self._directory) / "CURRENT"
         fresh = not current.exists()
@@ -185,14 +212,8 @@ class RocksEngine:
                 return Rdict(self._directory, self._options, column_families={"default": self._options})
             except Exception as error:
                 failure = translated(error, self._directory)
-            if isinstance(failure, Corruption) and spares and failure.file.endswith(".sst"):
-                # The manifest's sync failed at the end of an ingest: RocksDB took the file away, and yet it is named.
-                missing = Path(failure.file)
-                missing.unlink(missing_ok=True) if missing.exists() and missing.stat().st_nlink > 1 else None
-                if not missing.exists():
-                    missing.hardlink_to(spares.pop())
-                    _sync(missing.parent)
-                    continue
+            if isinstance(failure, Corruption) and self._restore(Path(failure.file), spares):
+                continue
             if isinstance(failure, FileNotFoundError) and not fresh:
                 raise Corruption(str(failure.strerror), self._directory, 0) from failure
             if not isinstance(failure, OSError) or failure.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOLCK):

@@ -1,7 +1,9 @@
 """Reads everything that a RocksDB directory holds, and says which files are damaged.
 
 The walk goes through every data and index block of every file, with checksums verified and nothing taken from a cache.
-Not read are Bloom filters (a damaged one costs time, never an answer) and blocks that a `drop` covers entirely.
+Not read are Bloom filters (a damaged one costs time, never an answer) and blocks that a `drop` covers entirely. A
+manifest that lost its last records is that of an older database, as after a crash: whoever owns the data must know what
+was the last that it ingested.
 """
 
 from __future__ import annotations
