@@ -1,8 +1,7 @@
 """RocksDB through rocksdict, with nothing in between: a process that is told what to do with its rows.
 
 It answers one call after another over a pipe. Rates are of one thread; only the calls to RocksDB are timed, not the
-making of keys. Latencies under mixed reads are taken with threads, as an application with rocksdict inside would have
-them: `get` holds the interpreter's lock while it reads the disk.
+making of keys. Its `get` holds the interpreter's lock while it reads the disk, so more threads would not read more.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import contextlib
 import gc
 import multiprocessing
 import random
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -128,40 +126,29 @@ class _Served:
         return write
 
     def mixed(
-        self, hot_keys: int, keys: int, hot_threads: int, cold_threads: int, seconds: float, seed: int
+        self, hot_keys: int, keys: int, hot_clients: int, cold_clients: int, seconds: float, seed: int
     ) -> tuple[Driven, Driven]:
-        """Threads that read hot rows, and others that read any row, for some seconds."""
-        began_cpu, began = time.process_time(), time.monotonic_ns()
-        deadline = began + int(seconds * 1e9)
-        spans: tuple[list[list[int]], list[list[int]]] = ([], [])
+        """Clients that read hot rows, and others that read any row, for some seconds; one thread serves all in turn.
 
-        def read(among: int, into: list[int], number: int) -> None:
-            rng, get = random.Random(seed * 1000 + number), self._database.get
-            while True:
-                wanted = key(int(rng.random() * among))
-                sent = time.monotonic_ns()
-                get(wanted)
-                now = time.monotonic_ns()
-                if now > deadline:
-                    return
-                into.append(now - sent)
-
-        threads = []
-        for number in range(hot_threads + cold_threads):
-            hot = number < hot_threads
-            into: list[int] = []
-            spans[0 if hot else 1].append(into)
-            threads.append(threading.Thread(target=read, args=(hot_keys if hot else keys, into, number)))
+        A client asks again as soon as it has its answer, so its latency is that of a whole turn of all clients.
+        """
+        rng, get, clock = random.Random(seed), self._database.get, time.monotonic_ns
+        kinds = ((hot_clients, hot_keys), (cold_clients, keys))
+        served_last = [[clock()] * clients for clients, _ in kinds]
+        spans: tuple[list[int], list[int]] = ([], [])
+        deadline = clock() + int(seconds * 1e9)
         gc.disable()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        while clock() < deadline:
+            for (clients, among), last, into in zip(kinds, served_last, spans, strict=True):
+                for client in range(clients):
+                    if get(key(int(rng.random() * among))) is None:
+                        raise BenchmarkError("a row is gone")
+                    now = clock()
+                    into.append(now - last[client])
+                    last[client] = now
         gc.enable()
-        busy = (time.process_time() - began_cpu) / ((time.monotonic_ns() - began) / 1e9)
-        found = [summary(span for into in kind for span in into) for kind in spans]
-        hot_found, cold_found = (Driven(one.count, one.count / seconds, one, busy) for one in found)
-        return hot_found, cold_found
+        hot, cold = (Driven(len(kind), len(kind) / seconds, summary(kind), 0.0) for kind in spans)
+        return hot, cold
 
     def warm(self, keys: int) -> None:
         for number in range(keys):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,26 @@ def cpu_seconds(pid: int) -> float:
             # Fields 14 to 17 of proc(5): its own user and system time, then those of the children that it has reaped.
             ticks += sum(int(field) for field in fields[11:15])
     return ticks / _TICKS_PER_SECOND
+
+
+def busy_seconds() -> float:
+    """What all processes of the machine have used so far, and what the host took away, in user and kernel mode."""
+    user, nice, system, _, _, _, _, steal = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + steal) / _TICKS_PER_SECOND
+
+
+class Strangers:
+    """How much of the machine others took since this was made: those that do not descend from this process."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._busy = busy_seconds() - cpu_seconds(os.getpid())
+
+    def share(self) -> float:
+        """Of all cores, from 0 to 1; that of a second or more says something."""
+        busy = busy_seconds() - cpu_seconds(os.getpid()) - self._busy
+        cores_seconds = (time.monotonic() - self._began) * (os.cpu_count() or 1)
+        return min(1.0, max(0.0, busy / max(1e-9, cores_seconds)))
 
 
 def resident_bytes(pid: int) -> int:

@@ -15,14 +15,13 @@ import msgspec
 from benchmarks import driver
 from benchmarks.direct import Direct, Timed
 from benchmarks.driver import Driven, Group, Verb
-from benchmarks.machine import Cores, allocated_bytes, cpu_seconds, disk_read_bytes, drop_page_cache, pinned
+from benchmarks.machine import Cores, Strangers, allocated_bytes, cpu_seconds, disk_read_bytes, drop_page_cache, pinned
 from benchmarks.rows import Rows
 from benchmarks.servers import BenchmarkError, Contender, Running, information
 
 _SETTLE_SECONDS_MAX: Final = 900.0
 _SETTLE_QUIET_SECONDS: Final = 3.0
 _FIRST_READ_SECONDS_MAX: Final = 600.0
-_LOAD_CHUNK: Final = 40_000
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -34,6 +33,7 @@ class Rate(msgspec.Struct, frozen=True):
         read_bytes: What was read from the disk for each, whatever the reason: compactions, too.
         client_busy: How much of its core the load generator used; 0 where there is none.
         p99_ms: Of a whole pipeline; 0 where it was not taken.
+        strangers: How much of the machine's cores processes took that have nothing to do with it.
     """
 
     per_second: float
@@ -41,6 +41,7 @@ class Rate(msgspec.Struct, frozen=True):
     read_bytes: float
     client_busy: float
     p99_ms: float
+    strangers: float
 
 
 @dataclass
@@ -201,11 +202,12 @@ class Served(Subject):
     def rate(self, verb: Verb, keys: int, pipeline: int, seconds: float, seed: int) -> Rate:
         self._version += verb == "SET"
         group = Group(verb=verb, keys=keys, clients=self.bench.connections, pipeline=pipeline, version=self._version)
-        cpu, read = cpu_seconds(self.pid), self.disk_read_bytes()
+        strangers, cpu, read = Strangers(), cpu_seconds(self.pid), self.disk_read_bytes()
         (found,) = self._driven([group], seconds, seed)
         cpu, read = cpu_seconds(self.pid) - cpu, self.disk_read_bytes() - read
         count = max(1, found.operations)
-        return Rate(found.per_second, cpu / count * 1e6, read / count, found.client_busy, found.latencies.p99_ms)
+        p99_ms = found.latencies.p99_ms
+        return Rate(found.per_second, cpu / count * 1e6, read / count, found.client_busy, p99_ms, strangers.share())
 
     def mixed(self, hot_keys: int, clients: int, cold_clients: int, seconds: float, seed: int) -> tuple[Driven, Driven]:
         hot = Group(verb="GET", keys=hot_keys, clients=clients)
@@ -275,8 +277,8 @@ class Embedded(Subject):
 
     def load(self) -> Iterator[int]:
         batch = driver.LOAD_BATCH * driver.LOAD_IN_FLIGHT
-        for first in range(0, self.bench.keys, _LOAD_CHUNK):
-            count = min(_LOAD_CHUNK, self.bench.keys - first)
+        for first in range(0, self.bench.keys, batch):
+            count = min(batch, self.bench.keys - first)
             self.direct.call("load", first, count, batch)
             yield first + count
 
@@ -284,11 +286,12 @@ class Embedded(Subject):
         self._version += verb == "SET"
         # What all clients of a server send at once, one sync can cover there; so it does here.
         at_once = pipeline * self.bench.connections if verb == "SET" else pipeline
-        read = self.disk_read_bytes()
+        strangers, read = Strangers(), self.disk_read_bytes()
         found: Timed = self.direct.call("rate", verb, keys, at_once, seconds, seed, self._version)
         read = self.disk_read_bytes() - read
         count = max(1, found.operations)
-        return Rate(found.operations / found.seconds, found.cpu_seconds / count * 1e6, read / count, 0.0, 0.0)
+        per_second, cpu_us = found.operations / found.seconds, found.cpu_seconds / count * 1e6
+        return Rate(per_second, cpu_us, read / count, 0.0, 0.0, strangers.share())
 
     def mixed(self, hot_keys: int, clients: int, cold_clients: int, seconds: float, seed: int) -> tuple[Driven, Driven]:
         found: tuple[Driven, Driven] = self.direct.call(
