@@ -46,7 +46,7 @@ def show_sheets(console: Console, sheets: Sequence[Sheet]) -> None:
             table.add_column(escape(head), justify="left" if number < sheet.words else "right", no_wrap=True)
         for row in sheet.rows:
             table.add_row(*map(escape, row))
-        Console(file=console.file, width=max(console.width, 200)).print(table)
+        Console(file=console.file, width=max(console.width, 300)).print(table)
 
 
 def spread(values: Sequence[float], form: str = ".2f") -> str:
