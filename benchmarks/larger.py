@@ -50,7 +50,9 @@ of each phase. In the latency phase it is sampled between slices only, since sam
 rocksdict has the two caches' bytes together for its block cache, which also holds indexes and filters. Its reads are
 those of one thread, P of them with one multi-get; its writes are batches with one sync for as many rows as all clients
 of a server send at once. In the latency phase that thread serves the clients in turn. "Client busy" is how much of its
-core the load generator used, "strangers" how much of the machine processes took that do not belong to the run.
+core the load generator used, "strangers" how much of the machine processes took that do not belong to the run. "Disk
+µs" is what 4 KiB at a random place took, read past the page cache, one at a time, just before a slice: the disk's own
+speed, which some virtual disks cut down after a burst.
 """
 _EPILOG = """\
 examples:
@@ -213,6 +215,7 @@ class Larger:
         subject.settle()
         subject.forget_pages()
         if phase == "cold":
+            self.found.disk_us.setdefault(subject.name, []).append(subject.disk_us())
             return subject.rate("GET", keys, pipeline, self.options.seconds, seed)
         idle = subject.disk_read_bytes()
         time.sleep(2)
@@ -231,12 +234,13 @@ class Larger:
                 subject.warm(self.options.hot_keys)
                 self._slice += 1
                 seed = self.options.seed * 10_000 + self._slice
+                disk_us = subject.disk_us()
                 clients, seconds = self.options.latency_clients, self.options.seconds
                 alone, _ = subject.mixed(self.options.hot_keys, clients, 0, seconds, seed)
                 peaks.setdefault(subject.name, []).append(proportional_bytes(subject.pid))
                 hot, cold = subject.mixed(self.options.hot_keys, clients, clients, seconds, seed + 5000)
                 peaks[subject.name].append(proportional_bytes(subject.pid))
-                self.found.mixed.setdefault(subject.name, []).append(Mixed(alone, hot, cold))
+                self.found.mixed.setdefault(subject.name, []).append(Mixed(alone, hot, cold, disk_us))
                 self.progress.advance(task)
         for subject in self.subjects:
             self._note_memory(subject, "latency", peaks[subject.name])

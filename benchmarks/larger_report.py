@@ -39,11 +39,12 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Mixed(msgspec.Struct, frozen=True):
-    """Hot reads alone, then beside cold ones."""
+    """Hot reads alone, then beside cold ones; what a random read took the disk itself just before."""
 
     alone: Driven
     hot: Driven
     cold: Driven
+    disk_us: float
 
 
 class Restart(msgspec.Struct, frozen=True):
@@ -66,6 +67,7 @@ class Findings(msgspec.Struct):
     loads: dict[str, Load] = {}
     rates: dict[str, dict[str, list[Rate]]] = {}
     idle_read_bytes_per_second: dict[str, list[float]] = {}
+    disk_us: dict[str, list[float]] = {}
     mixed: dict[str, list[Mixed]] = {}
     restarts: dict[str, list[Restart]] = {}
     memory_bytes: dict[str, dict[str, int]] = {}
@@ -126,12 +128,13 @@ def _rates(found: Findings) -> Sheet:
                     f"{_median(rates, 'p99_ms'):.2f}" if _median(rates, "p99_ms") else "–",
                     f"{_median(rates, 'read_bytes'):,.0f}",
                     f"{statistics.median(idle):,.0f}" if phase == "overwrite" and idle else "–",
+                    spread(found.disk_us.get(name, []), ".0f") if phase == "cold" else "–",
                     f"{_median(rates, 'client_busy'):.0%}" if _median(rates, "client_busy") else "–",
                     f"{_median(rates, 'strangers'):.0%}",
                 ]
             )
     heads = ["phase", "", "P", "operations/s [min–max]", "keyhaus / it [min–max]", "µs CPU", "p99 ms"]
-    heads += ["bytes read each", "read/s idle", "client busy", "strangers"]
+    heads += ["bytes read each", "read/s idle", "disk µs", "client busy", "strangers"]
     return Sheet("rates: medians of the slices", heads, rows, words=2)
 
 
@@ -160,11 +163,13 @@ def _mixed(found: Findings) -> Sheet:
                 f"{statistics.median(one.hot.per_second for one in slices):,.0f}",
                 f"{statistics.median(one.cold.per_second for one in slices):,.0f}",
                 f"{statistics.median(one.cold.latencies.p99_ms for one in slices):.2f}",
+                spread([one.disk_us for one in slices], ".0f"),
                 f"{busy:.0%}" if (busy := statistics.median(one.hot.client_busy for one in slices)) else "–",
             ]
         )
     heads = ["hot GETs", "p50 ms alone", "beside cold", "p99 ms alone [min–max]", "beside cold [min–max]"]
-    heads += ["p99 ratio [min–max]", "hot/s alone", "hot/s beside", "cold/s", "cold p99 ms", "client busy"]
+    heads += ["p99 ratio [min–max]", "hot/s alone", "hot/s beside", "cold/s", "cold p99 ms", "disk µs"]
+    heads += ["client busy"]
     return Sheet("latency of hot reads, alone and beside cold reads", heads, rows)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import platform
+import random
+import statistics
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_BLOCK_BYTES = 4096
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -89,17 +92,6 @@ class Strangers:
         return min(1.0, max(0.0, busy / max(1e-9, cores_seconds)))
 
 
-def resident_bytes(pid: int) -> int:
-    """What a process and its descendants hold in RAM; pages that they share count more than once."""
-    pages = 0
-    for member in family(pid):
-        try:
-            pages += int(Path(f"/proc/{member}/statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * _PAGE_BYTES
-
-
 def proportional_bytes(pid: int) -> int:
     """What a process and its descendants hold in RAM, pages that several share divided among them (PSS).
 
@@ -156,6 +148,31 @@ def drop_page_cache(directory: Path) -> None:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
+
+
+def random_read_us(directory: Path, seconds: float = 0.5) -> float:
+    """How long the disk takes for 4 KiB at a random place of the largest file there, one read at a time: the median.
+
+    Past the page cache (O_DIRECT). What lies below, such as the host's cache of a virtual disk, is measured with it;
+    so are limits of a virtual disk that set in after a burst. 0 where nothing could be read.
+    """
+    largest = max(files(directory), key=lambda file: file.lstat().st_size, default=None)
+    blocks = largest.lstat().st_size // _BLOCK_BYTES if largest else 0
+    if largest is None or not blocks:
+        return 0.0
+    descriptor = os.open(largest, os.O_RDONLY | os.O_DIRECT)
+    spans: list[int] = []
+    try:
+        with mmap.mmap(-1, _BLOCK_BYTES) as buffer:  # aligned, as O_DIRECT wants it
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                place = random.randrange(blocks) * _BLOCK_BYTES
+                began = time.monotonic_ns()
+                os.preadv(descriptor, [buffer], place)
+                spans.append(time.monotonic_ns() - began)
+    finally:
+        os.close(descriptor)
+    return statistics.median(spans) / 1000
 
 
 @contextlib.contextmanager

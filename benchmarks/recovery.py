@@ -20,7 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report
-from benchmarks.machine import allocated_bytes, cores, cpu_seconds, description, drop_page_cache, pinned, resident_bytes
+from benchmarks.machine import (
+    allocated_bytes,
+    cores,
+    cpu_seconds,
+    description,
+    drop_page_cache,
+    pinned,
+    proportional_bytes,
+)
 from benchmarks.options import disk_of
 from benchmarks.report import Sheet, spread
 from benchmarks.servers import (
@@ -41,7 +49,8 @@ Fills durable servers with keys, kills them with -9 by turns, and measures how l
 answers PING, and until it has answered GETs of 100 random keys.
 
 redis-server runs with --appendonly yes --appendfsync always and without rewrites. Both must have every key after each
-start, or the benchmark fails. Memory per key is what the server holds in RAM after loading, less what it held empty.
+start, or the benchmark fails. Memory per key is what the server, helpers included, holds in RAM after loading (PSS),
+less what it held empty.
 
 With --unflushed keyhaus' memtable is large enough for everything, so all of it has to come from the journal; a flush
 makes the benchmark fail. Without it, what has been flushed by then is read when it is asked for.
@@ -92,14 +101,14 @@ class Patient:
     def fill(self, progress: Progress) -> None:
         """Sets all keys."""
         task = progress.add_task(f"loading {self.name}", total=self._options.keys)
-        empty_bytes = resident_bytes(self._server.pid)
+        empty_bytes = proportional_bytes(self._server.pid)
         began = time.monotonic()
         with pinned(self._layout.client):
             for done in load(self._server.port, self._options.keys, self._options.value_bytes):
                 progress.update(task, completed=done)
         self._load_seconds = time.monotonic() - began
         time.sleep(1)  # buffers that only the load needed are given back
-        self._grown = resident_bytes(self._server.pid) - empty_bytes
+        self._grown = proportional_bytes(self._server.pid) - empty_bytes
         self._check_unflushed()
         progress.update(task, description=f"loaded {self.name}")
 
@@ -205,7 +214,7 @@ def main() -> int:
     add(
         "--drop-cache",
         action="store_true",
-        help="files are read from the disk: the page cache is dropped before starts",
+        help="starts read from the disk: the page cache is dropped before",
     )
     add("--keyhaus-options", default="", help="more options for keyhaus serve")
     add("--directory", help=f"where the data goes ({tempfile.gettempdir()})")

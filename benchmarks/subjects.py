@@ -15,7 +15,16 @@ import msgspec
 from benchmarks import driver
 from benchmarks.direct import Direct, Timed
 from benchmarks.driver import Driven, Group, Verb
-from benchmarks.machine import Cores, Strangers, allocated_bytes, cpu_seconds, disk_read_bytes, drop_page_cache, pinned
+from benchmarks.machine import (
+    Cores,
+    Strangers,
+    allocated_bytes,
+    cpu_seconds,
+    disk_read_bytes,
+    drop_page_cache,
+    pinned,
+    random_read_us,
+)
 from benchmarks.rows import Rows
 from benchmarks.servers import BenchmarkError, Contender, Running, information
 
@@ -141,7 +150,12 @@ class Subject:
         return disk_read_bytes(self.pid)
 
     def forget_pages(self) -> None:
+        """Has the page cache dropped for its files."""
         drop_page_cache(self.directory)
+
+    def disk_us(self) -> float:
+        """What the disk itself takes for a random read just now."""
+        return random_read_us(self.directory)
 
 
 class Served(Subject):
