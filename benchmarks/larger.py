@@ -56,7 +56,7 @@ speed, which some virtual disks cut down after a burst.
 """
 _EPILOG = """\
 examples:
-  make bench-larger                                           10 million rows: some 5 GB of disk, 3 GB of RAM for redis
+  make bench-larger                                           10 million rows: takes long, and GB of disk and RAM
   make bench-larger ARGS='--keys 100000 --seconds 1 --rounds 2'     whether it runs at all; the figures say nothing
   make bench-larger ARGS='--keep /var/tmp/rows --phases load'       loads only, and keeps the data
   make bench-larger ARGS='--reuse /var/tmp/rows --phases cold,latency --contenders keyhaus,rocksdict'
