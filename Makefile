@@ -14,7 +14,7 @@ MAKEFLAGS     += --no-builtin-rules
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 INSTALLED   := pyproject.toml constraints.txt src/keyhaus/__init__.py
 
-.PHONY: help serve test soak bench bench-compare docs reference format lock clean
+.PHONY: help serve test soak bench bench-larger bench-compare docs reference format lock clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,6 +40,10 @@ soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_C
 bench: $(VENV)/.test ## Beside redis-server: throughput (ARGS='…'), then recovery and memory (RECOVERY_ARGS='…')
 	$(BIN)/python -m benchmarks.network $(ARGS)
 	$(BIN)/python -m benchmarks.recovery $(RECOVERY_ARGS)
+
+bench-larger: $(VENV)/.test ## Data larger than RAM (ARGS='…'), then latencies beside flushes (FLUSHES_ARGS='…')
+	$(BIN)/python -m benchmarks.larger $(ARGS)
+	$(BIN)/python -m benchmarks.flushes $(FLUSHES_ARGS)
 
 bench-compare: $(VENV)/.test ## This tree beside another commit: make bench-compare REF=main~3
 	@[ -n "$(REF)" ] || { echo "say which commit to compare with: make bench-compare REF=main~3" >&2; exit 2; }

@@ -17,6 +17,45 @@ from benchmarks.duel import Line, Plan
 from benchmarks.machine import description
 
 
+class Sheet(msgspec.Struct, frozen=True):
+    """A table of words and figures that are ready to be read.
+
+    Attributes:
+        title: What it shows.
+        heads: The columns' names.
+        rows: As many cells each as there are heads.
+        words: How many columns, from the left, hold words rather than figures.
+    """
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+    words: int = 1
+
+    def markdown(self) -> str:
+        rules = ["---"] * self.words + ["---:"] * (len(self.heads) - self.words)
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.heads, rules, *self.rows)]
+        return "\n".join((f"**{self.title}**", "", *lines)) + "\n"
+
+
+def show_sheets(console: Console, sheets: Sequence[Sheet]) -> None:
+    """Prints tables for people."""
+    for sheet in sheets:
+        table = Table(title=escape(sheet.title))
+        for number, head in enumerate(sheet.heads):
+            table.add_column(escape(head), justify="left" if number < sheet.words else "right", no_wrap=True)
+        for row in sheet.rows:
+            table.add_row(*map(escape, row))
+        Console(file=console.file, width=max(console.width, 300)).print(table)
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """The median with the least and the greatest: `1.20 [1.10–1.40]`."""
+    if not values:
+        return "–"
+    return f"{statistics.median(values):{form}} [{min(values):{form}}–{max(values):{form}}]"
+
+
 def heads(ours: str, theirs: str) -> list[str]:
     return [
         "mode",

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.machine import pinned
+from benchmarks.machine import family, pinned
 
 HOST: Final = "127.0.0.1"
 START_SECONDS_MAX: Final = 600  # a start may have a large journal to read
@@ -45,19 +45,31 @@ class Running:
         self.pid = process.pid
         self.port = port
         self.start_seconds = start_seconds
+        self._members: list[int] = []
 
     def kill(self) -> None:
-        """kill -9."""
+        """kill -9, of the server alone: its helpers have to notice by themselves."""
+        self._members = self._members or family(self.pid)
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
 
     def stop(self) -> None:
         """Asks it to stop, and insists after a while."""
+        self._members = family(self.pid)
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def left_behind(self, seconds: float = 5.0) -> list[int]:
+        """The processes of the server that still run some time after its end."""
+        deadline = time.monotonic() + seconds
+        while (
+            alive := [pid for pid in self._members if Path(f"/proc/{pid}").exists()]
+        ) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return alive
 
 
 class Contender:
@@ -80,10 +92,16 @@ class Contender:
 
 
 class Redis(Contender):
-    """redis-server, without persistence or with an append-only file that is synced before each reply."""
+    """redis-server, without persistence or with an append-only file that is synced before each reply.
 
-    def __init__(self, name: str = "redis") -> None:
+    Args:
+        name: What the tables call it.
+        options: More options for `redis-server`.
+    """
+
+    def __init__(self, name: str = "redis", options: Sequence[str] = ()) -> None:
         self.name = name
+        self.options = list(options)
 
     def version(self) -> str:
         line = subprocess.run([program("redis-server"), "--version"], check=True, capture_output=True, text=True).stdout
@@ -98,7 +116,7 @@ class Redis(Contender):
             command += ["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
         else:
             command += ["--appendonly", "no"]
-        return _launch(self.name, command, directory, core, port)
+        return _launch(self.name, command + self.options, directory, core, port)
 
 
 class Keyhaus(Contender):
@@ -162,6 +180,20 @@ def ask(port: int, request: bytes) -> bytes:
     with socket.create_connection((HOST, port), timeout=30) as connection:
         connection.sendall(request)
         return connection.recv(4096)
+
+
+def information(port: int, section: str) -> dict[str, str]:
+    """The fields of one section of INFO, whichever the server has."""
+    with socket.create_connection((HOST, port), timeout=30) as connection, connection.makefile("rb") as replies:
+        connection.sendall(b"*2\r\n$4\r\nINFO\r\n$%d\r\n%b\r\n" % (len(section), section.encode()))
+        text = replies.read(int(replies.readline()[1:]))
+    return fields_of(text)
+
+
+def fields_of(text: bytes) -> dict[str, str]:
+    """The fields of a reply to INFO."""
+    pairs = (line.partition(":") for line in text.decode(errors="replace").splitlines() if not line.startswith("#"))
+    return {name: value for name, colon, value in pairs if colon}
 
 
 def key_count(port: int) -> int:
