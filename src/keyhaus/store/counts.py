@@ -115,7 +115,9 @@ class Counts:
     def _settle(self, space: Keyspace, done: _Done) -> None:
         """Looks up what is blind now, a step at a time; what the base has already is waited for."""
         views = self._store.views
-        tables: list[Keyspace | Table] = [*reversed(space.sealed), space]
+        # A table that was ingested is part of the newest view itself: its keys would seem to have been there before.
+        tables: list[Keyspace | Table] = [table for table in reversed(space.sealed) if table not in space.settling]
+        tables.append(space)
         table = next((table for table in tables if table.blind), None)
         if table is None:
             self._store.spawn.later(1, lambda: done(None))

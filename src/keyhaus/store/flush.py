@@ -27,6 +27,7 @@ from keyhaus.core.wait import Wait
 from keyhaus.journal.manifest import Line
 from keyhaus.store import layout
 from keyhaus.store.layout import Meta, Space
+from keyhaus.store.record import TOMBSTONE
 
 if TYPE_CHECKING:
     from keyhaus.store.keyspace import Keyspace, Table
@@ -179,9 +180,7 @@ class Flusher:
             return
         self._attempt += 1
         name = f"{self.sealed.meta.seqno:020}-{self._attempt}"
-        writer = self._writer = self._spawn.helper(
-            "run-writer", self._factory, (*self._args, name), background=True
-        )
+        writer = self._writer = self._spawn.helper("run-writer", self._factory, (*self._args, name), background=True)
         self._send(writer, name, self._slices(self.sealed))
 
     def _wait_for_compaction(self) -> None:
@@ -298,7 +297,7 @@ class Flusher:
             items = iter(table.records.items())
             while len(cache) and (part := list(islice(items, SLICE_ROWS))):
                 for key, record in part:
-                    cache.replace(prefix + key, record)
+                    cache.replace(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield
 
     def _retire(self, slices: Iterator[None]) -> None:

@@ -270,7 +270,7 @@ class Store:
         space = self.spaces[database]
         if self.watches.databases:
             self.watches.touch(database, key, deleted=True)
-        if self.journal is None and not self.views.keep:
+        if self.journal is None and not self.views.keep and not space.below:
             gone = space.delete(key, None)
         else:
             # An absence depends on its deletion until that is synced (C2).
