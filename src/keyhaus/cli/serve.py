@@ -151,7 +151,7 @@ def serve(
         name, equals, value = entry.partition("=")
         if not equals:
             raise typer.BadParameter(f"{entry!r}: expected NAME=VALUE", param_hint="--set")
-        if name in ALIASES or name in texts:
+        if name in ALIASES or texts.get(name) is not None:
             raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))
