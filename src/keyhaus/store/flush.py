@@ -303,9 +303,9 @@ class Flusher:
         for space, table in sealed.tables:
             prefix = space.prefix
             items = iter(table.records.items())
-            while len(cache) and (part := list(islice(items, SLICE_ROWS))):
+            while cache.most and (part := list(islice(items, SLICE_ROWS))):
                 for key, record in part:
-                    cache.replace(prefix + key, None if record[7] & TOMBSTONE else record)
+                    cache.follow(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield
 
     def _retire(self, slices: Iterator[None]) -> None:

@@ -37,7 +37,7 @@ from keyhaus.store.transaction import Transaction
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
-BURY_STEP: Final = 5000
+BURY_STEP: Final = 2000
 COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
