@@ -84,9 +84,11 @@ def unfinished_name(history: str) -> str:
 
 def files(disk: Disk, history: str) -> list[File]:
     """The files of one history, oldest first. Raises OSError."""
-    if not disk.exists(history):
+    try:
+        names = disk.names(history)
+    except FileNotFoundError:
         return []
-    matches = ((name, _NAME.fullmatch(name)) for name in disk.names(history))
+    matches = ((name, _NAME.fullmatch(name)) for name in names)
     return sorted(
         (File(f"{history}/{name}", int(match[1]), int(match[2])) for name, match in matches if match is not None),
         key=lambda file: (file.ends, file.begins_after),

@@ -95,7 +95,7 @@ def copy(stretch: Stretch, archive: Disk, history: str, epoch: int) -> None:
                 writing.jump(step)
         writing.end()
         file.write(archives.pack_header(_header(writing, stretch, history)), 0)
-        file.sync()
+        sync_file(file)
     except BaseException:
         file.close()
         with contextlib.suppress(OSError):
@@ -104,6 +104,16 @@ def copy(stretch: Stretch, archive: Disk, history: str, epoch: int) -> None:
     file.close()
     _verify(Stretch(archive, unfinished, 0, stretch.begins_after, stretch.ends), writing.commits)
     archive.rename(unfinished, archives.file_name(history, stretch.begins_after, stretch.ends))
+    sync_names(archive, history)
+
+
+def sync_file(file: File) -> None:
+    """What was copied is on the disk before it bears its name."""
+    file.sync()
+
+
+def sync_names(archive: Disk, history: str) -> None:
+    """Its name is on the disk before it counts as archived."""
     archive.sync_directory(history)
 
 
