@@ -153,7 +153,7 @@ class World:
             lambda frame: (frame.seqno, frame.operations[0][3]),
             Room(1 << 30, 1 << 30, True),
         )
-        newest = [item for item in expected if tail.begins_after < item[0] <= ended.at]
+        newest = sorted(item for item in self.state.items() if tail.begins_after < item[0] <= self.journal.synced)
         self.compare(ended.entries, newest, "a follower")
 
     def expected(self, after: int, newest: int) -> list[tuple[int, bytes]]:
@@ -164,7 +164,7 @@ class World:
     def compare(self, found: list[tuple[int, bytes]], expected: list[tuple[int, bytes]], who: str) -> None:
         self.reads += 1
         if found != expected:
-            wrong = next((mine for mine, theirs in zip(found, expected, strict=False) if mine != theirs), None)
+            wrong = next((mine[0] for mine, theirs in zip(found, expected, strict=False) if mine != theirs), None)
             raise Broken(f"MISREAD {who} has {len(found)} commits instead of {len(expected)}; wrong is {wrong}")
 
     def roll(self) -> None:

@@ -172,7 +172,7 @@ class Journal:
     @property
     def oldest(self) -> int:
         """The lowest seqno after which the journal and its archive have everything."""
-        begin = self.manifest.lines[0].begins_after
+        begin = min(self.manifest.lines[0].begins_after, self.tail.begins_after)
         if self.archiver is None or self.archiver.oldest is None or (self.archiver.archived_to or 0) < begin:
             return begin
         return min(begin, self.archiver.oldest)
