@@ -130,7 +130,7 @@ class World:
 
     def read(self) -> None:
         """Whoever follows sees each commit that is synced once, in order, page by page."""
-        after = self.journal.oldest if self.archive is None else 0
+        after = self.journal.manifest.lines[0].begins_after if self.archive is None else 0
         expected = self.expected(after, self.journal.synced)
         found: list[tuple[int, bytes]] = []
         runs = Running(self.disk, self.archive)
