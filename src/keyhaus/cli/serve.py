@@ -50,7 +50,9 @@ def serve(
     data_dir: Annotated[Path, typer.Option(help="Where the data is kept.", readable=False)] = Path("data"),
     engine: Annotated[
         EngineName,
-        typer.Option(help="What keeps the data: rocksdb (on disk, as large as the disk), or memory (gone when the server stops)."),
+        typer.Option(
+            help="What keeps the data: rocksdb (on disk, as large as the disk), or memory (gone when the server stops)."
+        ),
     ] = EngineName.ROCKSDB,
     durability: Annotated[
         Durability,

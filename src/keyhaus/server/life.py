@@ -133,7 +133,8 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     directory = Path(settings["dir"])
     before = time.monotonic()
     try:
-        store = Store.open(OsDisk(directory), spawn, settings=settings)
+        archive = _archive(settings)
+        store = Store.open(OsDisk(directory), spawn, settings=settings, archive=archive)
     except Corruption as error:
         raise StartFailed(
             f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
@@ -155,6 +156,21 @@ def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         },
     )
     return store
+
+
+def _archive(settings: Settings) -> OsDisk | None:
+    """The directory of the archive, made where it is missing; None if none is wanted. Raises StartFailed."""
+    if not settings["archive-dir"]:
+        return None
+    directory = Path(settings["archive-dir"])
+    try:
+        _make_directory(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is not writable", str(directory))
+    except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise StartFailed(f"the archive {directory} (archive-dir) can't be used: {reason}") from error
+    return OsDisk(directory)
 
 
 async def _bind(address: Address) -> list[socket.socket]:

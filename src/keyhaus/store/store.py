@@ -22,6 +22,7 @@ from keyhaus.journal import format as layout
 from keyhaus.journal import recovery
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operation
 from keyhaus.journal.journal import Journal
+from keyhaus.store.changes import Changes
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.record import tombstone
@@ -44,6 +45,7 @@ class Store:
         synced: What the disk has; without a journal, everything ever.
         journal: The write-ahead log; None in memory mode.
         history: Identifies this line of sequence numbers (J8).
+        changes: What was committed, for those who follow.
     """
 
     def __init__(self, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> None:
@@ -74,6 +76,7 @@ class Store:
         self._synced_expired = self._expired_before = 0
         self._dropped: list[Keyspace] = []
         self.sweeper = Sweeper(self, spawn)
+        self.changes = Changes(self, spawn)
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
@@ -82,8 +85,15 @@ class Store:
         self._everysec = durability == Durability.EVERYSEC
 
     @classmethod
-    def open(cls, disk: Disk, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> Store:
-        """A durable store: recovers what the disk holds.
+    def open(
+        cls,
+        disk: Disk,
+        spawn: Spawn,
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        archive: Disk | None = None,
+    ) -> Store:
+        """A durable store: recovers what the disk holds; closed segments go to `archive` before they are reused.
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
@@ -91,7 +101,9 @@ class Store:
         """
         store = cls(spawn, clock, settings)
         segment_bytes = store.settings.integer("journal-segment-bytes")
-        started = recovery.start(disk, spawn.random_bytes, store.replay, segment_bytes=segment_bytes)
+        started = recovery.start(
+            disk, spawn.random_bytes, store.replay, segment_bytes=segment_bytes, archives=archive is not None
+        )
         store.recovered = started
         store.last = store.synced = started.last
         store.clock_ms = started.clock
@@ -105,6 +117,8 @@ class Store:
             clock=store.now,
             segment_bytes=segment_bytes,
             max_bytes=store.settings.integer("journal-max-bytes"),
+            retain_bytes=store.settings.integer("journal-retain-bytes"),
+            archive=archive,
         )
         store.journal.on_progress = store._progress
         store.journal.on_group = store._group_closed
@@ -168,6 +182,8 @@ class Store:
             if journal is not None:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
+        if journal is None:
+            self.changes.remember(seqno, now, operations)
         return None
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
@@ -253,6 +269,7 @@ class Store:
         assert journal is not None
         self.synced = synced = journal.synced
         counts, buried = self._counts, self._buried
+        self.changes.progressed()
         while counts and counts[0][0] <= synced:
             _, self._synced_counts, self._synced_expired = counts.popleft()
         for _ in range(min(BURY_STEP, len(buried))):
@@ -273,6 +290,7 @@ class Store:
         if len(self._counts) >= COUNTS_KEPT:
             self._counts.pop()
         self._counts.append((last, self._count_keys(), self.expired_keys))
+        self.changes.committed()
 
     def reset_expired(self) -> None:
         """CONFIG RESETSTAT: counts expired keys from here on."""
@@ -286,7 +304,11 @@ class Store:
             "engine": "rocksdb" if durable else "memory",
             "history": self.history,
             "synced": self.synced if durable else self.last,
+            "changes_oldest": self.changes.oldest,
+            "archived": 0,
+            "archive_error": "",
             "journal_bytes": 0,
+            "journal_bytes_retained": 0,
             "journal_bytes_max": self.settings.integer("journal-max-bytes") if durable else 0,
             "journal_segments": 0,
             "groups": 0,
@@ -304,6 +326,7 @@ class Store:
         """Refuses further commits, writes out everything and calls `done` with what went wrong, if anything did."""
         self._refusal = Closed("the database is closing")
         self.sweeper.close()
+        self.changes.close()
         if self.journal is None:
             done(None)
         else:
