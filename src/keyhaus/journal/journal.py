@@ -31,14 +31,11 @@ from keyhaus.core.spawn import Spawn
 from keyhaus.core.wait import Wait
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
-from keyhaus.journal import reading
-from keyhaus.journal.archiver import Archiver
+from keyhaus.journal.closed import ClosedSegments
 from keyhaus.journal.format import COMMITS, END, GROUP_BYTES, IDLE
 from keyhaus.journal.manifest import Manifest
 from keyhaus.journal.preparer import Preparer
-from keyhaus.journal.reading import Stretch
 from keyhaus.journal.recovery import Started
-from keyhaus.journal.retention import Retention
 from keyhaus.journal.segments import Segment, align
 from keyhaus.journal.tail import Tail
 
@@ -87,7 +84,7 @@ class Journal:
         groups, syncs: How many there were.
         disk: Where the segments are.
         tail: The newest groups, for those who follow.
-        archiver: What fills the archive; None without one.
+        closed: What becomes of closed segments.
     """
 
     def __init__(
@@ -118,8 +115,6 @@ class Journal:
         self.groups = self.syncs = 0
         self.disk, self._spawn, self._clock = disk, spawn, clock
         self.tail = Tail(limits.FEED_TAIL_BYTES, started.last)
-        self._retention = Retention(dict(started.sizes), retain_bytes, archive is not None)
-        self._release_due = False  # what the retention says may have changed
         self._roll_to = 0  # somebody wants what is up to here in closed segments
         self._rolled = Wait()
         self._block = disk.block_bytes()
@@ -142,40 +137,33 @@ class Journal:
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
         self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
-        self.archiver: Archiver | None = None
-        if archive is not None:
-            remembered = self.manifest.archived_to
-            self.archiver = Archiver(
-                archive, spawn, self.manifest.history, remembered, self._closed_stretches, self._archived
-            )
-        self._max_bytes = max_bytes
+        self.closed = ClosedSegments(
+            self, spawn, dict(started.sizes), max_bytes, retain_bytes, archive, self._ask_for_turn
+        )
         self.preparer = Preparer(
             disk,
             spawn,
             started,
             self._segments_changed,
             self.fail,
-            self._give_way,
-            self._limit,
+            self.closed.give_way,
+            self.closed.limit,
             segment_bytes,
             max_bytes,
             self._block,
         )
-        if self.archiver is not None:
-            self.archiver.look()
+        self.closed.on_archive = self.preparer.look_again
+        self.closed.look()
 
     @property
     def size(self) -> int:
         """The size of all files that the manifest names."""
-        return self._retention.bytes
+        return self.closed.retention.bytes
 
     @property
     def oldest(self) -> int:
         """The lowest seqno after which the journal and its archive have everything."""
-        begin = min(self.manifest.lines[0].begins_after, self.tail.begins_after)
-        if self.archiver is None or self.archiver.oldest is None or (self.archiver.archived_to or 0) < begin:
-            return begin
-        return min(begin, self.archiver.oldest)
+        return min(self.closed.oldest, self.tail.begins_after)
 
     # for commits
 
@@ -278,8 +266,8 @@ class Journal:
     def _submit(self) -> None:
         if self.poisoned is not None or self._busy:
             return
-        if self._release_due:
-            return self._submit_release()
+        if self.closed.due:
+            return self._submit_plan()
         if self._roll_to and not self._syncing and (roll := self._roll_job()) is not None:
             return self._submit_write(roll)
         sync = self._demanded > self.synced
@@ -297,7 +285,7 @@ class Journal:
         elif sync:
             job = _Write(self.disk, self._segment, self._offset, b"", self.last, True)
         elif self._closing is not None and not self._syncing:
-            return self._archive_last() if self.archiver is not None and not self._archived_last else self._end()
+            return self._end() if self.closed.archiver is None or self._archived_last else self._archive_last()
         else:
             return
         self._new_block = self._new_block or job.sync
@@ -343,12 +331,12 @@ class Journal:
         begins_after = self._first - 1 if self._parts else self.last
         self._segment = self.preparer.take(align(GROUP_BYTES + self._open_bytes, self._block))
         self._offset, self._new_block = align(layout.HEADER_BYTES, self._block), True
-        self._retention.sizes[self._segment.number] = self._segment.bytes
+        self.closed.retention.sizes[self._segment.number] = self._segment.bytes
         self.manifest = replace(
             self.manifest,
             segments=(*self.manifest.segments, self._segment.line(begins_after)),
             ended=None,
-            archived_to=self._archived_to(),
+            archived_to=self.closed.archived_to,
         )
         return left, self.manifest
 
@@ -382,8 +370,7 @@ class Journal:
             # The seal synced every group before this one.
             job.seal.file.close()
             self.synced = max(self.synced, self._sealed_to(job))
-            if self.archiver is not None:
-                self.archiver.look()
+            self.closed.look()
         if job.sync:
             self.syncs += 1
             self.synced = max(self.synced, job.last)
@@ -499,8 +486,7 @@ class Journal:
 
         As many of them as `retain_bytes` allows; the others go, once they are archived.
         """
-        self._retention.covered = max(self._retention.covered, base_seqno)
-        self._release()
+        self.closed.cover(base_seqno)
 
     def roll_now(self) -> Wait:
         """Closes the current segment, so that all commits up to now stand in closed ones: to be archived, or copied.
@@ -519,16 +505,9 @@ class Journal:
         if not self._busy and not self._scheduled:
             self._schedule()
 
-    def _release(self) -> None:
-        self._release_due = True
-        self._ask_for_turn()
-
-    def _submit_release(self) -> None:
+    def _submit_plan(self) -> None:
         """One job at a time: the manifest that it writes names a segment only once that one's job has succeeded."""
-        self._release_due = False
-        if self.archiver is not None and not self.archiver.known:
-            return self._submit()  # what is in the archive is not certain yet; it comes back
-        plan = self._retention.plan(replace(self.manifest, archived_to=self._archived_to()))
+        plan = self.closed.plan()
         if plan is None:
             return self._submit()
         self.manifest, dropped = plan
@@ -538,59 +517,22 @@ class Journal:
             if error is not None:
                 return self._poison(error)
             if dropped:
-                self._retention.drop(dropped)
+                self.closed.retention.drop(dropped)
                 self.preparer.recycle([line.name for line in dropped], self.size)
             self._settle()
 
         self._busy = True
         self._writer.submit(lambda: manifests.replace(self.disk, plan.manifest), released)
 
-    def _give_way(self, wanted: int) -> bool:
-        """Whether room for new segments is on its way: retained ones make it, at once or as soon as they are archived.
-
-        Then the preparer looks again in time.
-        """
-        archiver = self.archiver
-        if archiver is not None and not archiver.known:
-            return archiver.works
-        if self._retention.give_way(replace(self.manifest, archived_to=self._archived_to()), wanted):
-            self._release()
-            return True
-        return archiver is not None and archiver.works and self._retention.waits_for_archive(self.manifest)
-
-    def _limit(self) -> str:
-        text = f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes)"
-        if self.archiver is not None and self.archiver.error:
-            return f"{text}, and its segments can't be archived ({self.archiver.error}): mend what archive-dir names"
-        return f"{text}: restart with a higher one"
-
-    # the archive
-
-    def _archived_to(self) -> int | None:
-        return None if self.archiver is None else self.archiver.archived_to
-
-    def _archived(self) -> None:
-        """The archiver went on, or can't: what waited for it may go, or is refused."""
-        if self.poisoned is None and self._closing is None:
-            self._release()
-            self.preparer.look_again()
-
-    def _closed_stretches(self) -> list[Stretch]:
-        closed = reading.segments(self.disk, self.manifest, self.synced)[:-1]
-        # The last may be about to be closed.
-        ends = [line.begins_after for line in self.manifest.lines[1:]]
-        return [stretch for stretch, end in zip(closed, ends, strict=True) if end <= self.synced]
-
     def _archive_last(self) -> None:
         """Before a clean stop: nothing more comes, so the current segment is archived too."""
-        assert self.archiver is not None
         self._archived_last = self._busy = True
 
         def archived() -> None:
             self._busy = False
             self._settle()
 
-        self.archiver.finish(reading.segments(self.disk, self.manifest, self.synced)[-1], archived)
+        self.closed.finish(archived)
 
     # the end
 
@@ -610,7 +552,7 @@ class Journal:
             self.manifest,
             segments=(*lines[:-1], replace(lines[-1], counts_to=self.last)),
             ended=offset,
-            archived_to=self._archived_to(),
+            archived_to=self.closed.archived_to,
         )
         manifest = self.manifest
         data = layout.group(segment.epoch, self.last + 1, self.last, self._clock(), self.synced, END, b"")
@@ -632,21 +574,16 @@ class Journal:
         for worker in (self._writer, self._syncer):
             worker.close()
         self.preparer.close()
-        if self.archiver is not None:
-            self.archiver.close()
+        self.closed.close()
         self._segment.file.close()
         done(error)
 
     def statistics(self) -> dict[str, Any]:
         return {
-            "journal_bytes": self.size,
-            "journal_bytes_retained": self._retention.retained_bytes(self.manifest),
-            "journal_segments": len(self.manifest.lines),
             "changes_oldest": self.oldest,
-            "archived": self._archived_to() or 0,
-            "archive_error": self.archiver.error if self.archiver is not None else "",
             "groups": self.groups,
             "syncs": self.syncs,
             "poisoned": self.poisoned.message if self.poisoned else "",
             "full": self.preparer.refuses is not None,
+            **self.closed.statistics(),
         }

@@ -177,7 +177,8 @@ class Changes:
                 "ask outside of it"
             )
         if self._running is None or self._worker is None:
-            self._running = Running(journal.disk, journal.archiver.disk if journal.archiver is not None else None)
+            archiver = journal.closed.archiver
+            self._running = Running(journal.disk, archiver.disk if archiver is not None else None)
             self._worker = self._spawn.worker("changes-reader")
         job = partial(self._running.page, journal.manifest, journal.synced, after, choose, room)
         return await _done(self._worker, job)
