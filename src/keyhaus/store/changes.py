@@ -76,7 +76,7 @@ class Recent:
         self.begins_after = 0
         self.bytes_max = 0
         self._bytes = 0
-        self._commits: deque[tuple[Frame, int]] = deque()
+        self._commits: deque[tuple[int, int, list[Operation], int]] = deque()  # the last is its size
 
     def bound(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
@@ -87,30 +87,29 @@ class Recent:
         for operation in operations:
             if operation[0] == PUT:
                 size += len(operation[2]) + len(operation[3])
-        self._commits.append((Frame(seqno, unix_ms, None, operations), size))
+        self._commits.append((seqno, unix_ms, operations, size))
         self._bytes += size
         if self._bytes > self.bytes_max:
             self._shrink()
 
     def _shrink(self) -> None:
         while self._bytes > self.bytes_max:
-            frame, size = self._commits.popleft()
+            self.begins_after, _, _, size = self._commits.popleft()
             self._bytes -= size
-            self.begins_after = frame.seqno
 
     def page(self, after: int, wanted: Wanted, room: Room) -> Page:
         """As `reading.page`."""
         entries: list[Any] = []
         size, at = 0, after
         for index in self._slice(after):
-            frame, frame_bytes = self._commits[index]
-            told = entry(wanted, frame)
+            at_next, unix_ms, operations, commit_bytes = self._commits[index]
+            told = entry(wanted, Frame(at_next, unix_ms, None, operations))
             if told is not None:
-                if size + frame_bytes > room.bytes and (entries or not room.empty):
+                if size + commit_bytes > room.bytes and (entries or not room.empty):
                     return Page(entries, size, at, True)
                 entries.append(told)
-                size += frame_bytes
-            at = frame.seqno
+                size += commit_bytes
+            at = at_next
             if len(entries) >= room.entries:
                 break
         return Page(entries, size, at, False)
