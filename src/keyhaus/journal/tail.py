@@ -10,7 +10,6 @@ from typing import Final
 
 from keyhaus.journal.reading import Block, cut
 
-
 BLOCK_OVERHEAD: Final = 300  # of a block in RAM, beside its payload
 
 

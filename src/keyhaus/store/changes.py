@@ -82,11 +82,9 @@ class Recent:
         self.bytes_max = bytes_max
         self._shrink()
 
-    def append(self, seqno: int, unix_ms: int, operations: list[Operation]) -> None:
-        size = COMMIT_OVERHEAD + OPERATION_OVERHEAD * len(operations)
-        for operation in operations:
-            if operation[0] == PUT:
-                size += len(operation[2]) + len(operation[3])
+    def append(self, seqno: int, unix_ms: int, operations: list[Operation], put_bytes: int) -> None:
+        """Adds a commit; `put_bytes` is the size of the keys and values that it put."""
+        size = put_bytes + OPERATION_OVERHEAD * len(operations) + COMMIT_OVERHEAD
         self._commits.append((seqno, unix_ms, operations, size))
         self._bytes += size
         if self._bytes > self.bytes_max:
@@ -219,9 +217,9 @@ class Changes:
         if self._waiting:
             self.ask_for_sync()
 
-    def remember(self, seqno: int, unix_ms: int, operations: list[Operation]) -> None:
-        """A commit of memory mode."""
-        self._recent.append(seqno, unix_ms, operations)
+    def remember(self, seqno: int, unix_ms: int, operations: list[Operation], put_bytes: int) -> None:
+        """A commit of memory mode; see `Recent.append`."""
+        self._recent.append(seqno, unix_ms, operations, put_bytes)
         if self._waiting and not self._waking:
             self._waking = True
             self._spawn.soon(self._wake)

@@ -183,7 +183,7 @@ class Store:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
         if journal is None:
-            self.changes.remember(seqno, now, operations)
+            self.changes.remember(seqno, now, operations, size)
         return None
 
     def _apply(self, seqno: int, now: int, operations: list[Operation]) -> None:
