@@ -95,9 +95,14 @@ def test_who_blocks_makes_what_nobody_waits_for_synced(serve: Serve, durability:
     server = serve("--durability", durability)
     with client_of(server) as client, Wire(HOST, server.port) as follower:
         after = client.info("keyhaus")["synced_seqno"]
-        for number in range(3):
+        for number in range(4):
+            if number % 2:
+                client.set(f"k{number}", "1")
             follower.send([b"CHANGES", b"AFTER", b"%d" % after, b"BLOCK", b"0"])
-            client.set(f"k{number}", "1")
+            if not number % 2:
+                while client.info("clients")["blocked_clients"] < 1:
+                    pass
+                client.set(f"k{number}", "1")
             (entry, *_) = parsed(follower.receive())[0].plain()
             assert entry[0] == after + 1
             after = entry[0]
@@ -226,7 +231,13 @@ def gated(tmp_path: Path) -> Iterator[tuple[InnerServer, GatedDisk]]:
 
 def test_what_is_not_synced_is_told_to_nobody(gated: tuple[InnerServer, GatedDisk]) -> None:
     server, disk = gated
-    with Probe(server.port) as writer, Probe(server.port) as follower, Probe(server.port) as other:
+    with (
+        Probe(server.port) as writer,
+        Probe(server.port) as follower,
+        Probe(server.port) as other,
+        Probe(server.port) as above,
+        Probe(server.port) as late,
+    ):
         writer.call(b"SET", b"a", b"1")
         after = b"%d" % server.store.synced
         disk.shut()
@@ -234,16 +245,17 @@ def test_what_is_not_synced_is_told_to_nobody(gated: tuple[InnerServer, GatedDis
         writer.send([b"SET", b"b", b"2"])
         disk.wait_for(lambda: "sync begins" in disk.events)
         assert other.call(b"CHANGES", b"AFTER", after) == b"*0\r\n"
+        (entry,) = parsed(other.call(b"CHANGES", b"AFTER", b"%d" % (int(after) - 1)))[0].plain()
+        assert entry[2][0][2] == b"a"
         # Whether the number is that of a commit is known once the commit is.
         other.send([b"CHANGES", b"AFTER", b"%d" % (int(after) + 1)])
-        above = Probe(server.port)
         above.send([b"CHANGES", b"AFTER", b"%d" % (int(after) + 2)])
+        assert late.call(b"PING") == b"+PONG\r\n"  # by now all of them have been executed
         assert follower.silent() and other.silent() and above.silent()
         disk.let_go()
         assert b"$1\r\nb\r\n" in follower.receive()
         assert other.receive() == b"*0\r\n"
         assert b"above the newest" in above.receive()
-        above.close()
 
 
 def test_who_blocks_on_a_poisoned_store_is_told_so(gated: tuple[InnerServer, GatedDisk]) -> None:

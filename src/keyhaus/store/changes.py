@@ -127,7 +127,7 @@ class Changes:
         self._running: Running | None = None
         self._worker: Worker | None = None
         self._waiting: set[Wait] = set()
-        self._told = 0  # the newest when those who wait were last woken
+        self._told = 0  # the newest that those who wait know of
         self._asked = self._waking = False
         self._passed: OrderedDict[tuple[int, Wanted], int] = OrderedDict()
         self._passed_bytes = 0
@@ -192,6 +192,7 @@ class Changes:
             raise Poisoned(self._store.poisoned.message)
         wait = Wait(timeout_ms, outside=True)
         self._waiting.add(wait)
+        self._told = self._store.synced
         self.ask_for_sync()
         try:
             return await wait
