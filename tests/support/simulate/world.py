@@ -188,7 +188,9 @@ class World:
     def _run(self) -> None:
         self._start(killed=False)
         while True:
-            self._live(self.random.choice((10, 40, 40, 80, 150)))
+            if not self._live(self.random.choice((10, 40, 40, 80, 150))):
+                self._end(self.random.choice((KILL, POWER)))
+                continue
             if self.counts["commits"] >= COMMITS_LEAST and self._crashes() and self.counts["flushes"]:
                 break
             self._end()
@@ -356,8 +358,8 @@ class World:
         )
         return [event for event, weight in table for _ in range(weight)]
 
-    def _live(self, commits: int) -> None:
-        """Up to about so many commits."""
+    def _live(self, commits: int) -> bool:
+        """Up to about so many commits; whether the process still lives."""
         until = self.counts["commits"] + commits
         most = self._steps + 40 * commits + 1000
         draw = self.random.random
@@ -369,7 +371,10 @@ class World:
                 table[int(draw() * size)]()
         except Crash:
             self.note("the armed crash")
+            self._check_life()
+            return False
         self._check_life()
+        return True
 
     def _check_life(self) -> None:
         if self._faults.seen:
