@@ -144,7 +144,8 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             raise
     except Corruption as error:
         raise StartFailed(
-            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
+            f"{directory}/{error.message}; nothing of the data was changed: restore a backup, or copy the directory "
+            "before a repair"
         ) from error
     except StorageError as error:
         raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
@@ -165,13 +166,13 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     return store
 
 
-def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
+def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any], int]:
     """What the helpers of the base have to know."""
     options = {
         name.replace("-", "_"): settings[name]
         for name in ("block-cache-bytes", "bloom-bits", "compression", "bottommost-compression", "direct-reads")
     }
-    return str(directory.resolve()), options
+    return str(directory.resolve()), options, settings.integer("memtable-bytes")
 
 
 async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: asyncio.AbstractEventLoop) -> Ground:

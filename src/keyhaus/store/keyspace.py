@@ -263,6 +263,8 @@ class Keyspace:
         if rec.seqno_of(old) <= self.views.keep:
             self.versions.setdefault(key, []).append(old)
             self.views.version_bytes += len(old) + VERSION_BYTES
+            if self.views.version_bytes > self.views.version_bytes_alarm:
+                self.views.alarm()
 
     def bury(self, key: bytes, seqno: int) -> None:
         """Removes the tombstone of a deletion that is synced, if it still stands and hides nothing."""

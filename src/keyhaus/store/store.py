@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from keyhaus.core.clock import Clock, SystemClock
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Closed, StorageError, TransactionTooLarge
+from keyhaus.core.errors import Closed, DiskFull, StorageError, TransactionTooLarge
 from keyhaus.core.settings import Durability, Settings
 from keyhaus.core.spawn import Spawn
 from keyhaus.core.wait import Wait
@@ -37,7 +37,7 @@ from keyhaus.store.transaction import Transaction
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
-BURY_STEP: Final = 5000
+BURY_STEP: Final = 2000
 COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
@@ -165,6 +165,7 @@ class Store:
             store.views.release = ground.release
             store.flusher = Flusher(store, *writer)
             store.journal.release(store.base_seqno)
+            store._reserve()  # only now: the journal's start comes first
             spawn.soon(store.flusher.check)
             store.sweeper.look_below()
         return store
@@ -229,9 +230,7 @@ class Store:
             if len(frame) > self._max_bytes:
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
-            wait = journal.room(len(frame), frees)
-            if wait is None and self.flusher is not None and self.flusher.slow:
-                wait = self.flusher.stall(transaction, len(frame))
+            wait = self._room(journal, transaction, len(frame), frees)
             if wait is not None:
                 return wait
             self.last = seqno  # before anything can go wrong: no number is given twice (J8)
@@ -246,6 +245,19 @@ class Store:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
         return None
+
+    def _room(self, journal: Journal, transaction: Transaction, size: int, frees: bool) -> Wait | None:
+        """What a commit has to wait for: room in the journal, or flushing to keep up."""
+        flusher = self.flusher
+        try:
+            wait = journal.room(size, frees)
+        except DiskFull:
+            if flusher is None or not flusher.can_make_room():
+                raise
+            return flusher.want()
+        if wait is None and flusher is not None and flusher.slow:
+            return flusher.stall(transaction, size)
+        return wait
 
     def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
         spaces, watches = self.spaces, self.watches.databases
@@ -366,8 +378,6 @@ class Store:
         self._counts.append((last, self._count_keys(), self.expired_keys))
         if self.flusher is not None:
             self.flusher.check()
-        if self.views.keep:
-            self.snapshots.check()
 
     # the base
 
@@ -392,8 +402,14 @@ class Store:
         assert self.ground is not None
         assert self.ground.meta is not None
         self.base_seqno = self.ground.meta.seqno
+        self._reserve()
+        self.snapshots.check_soon()
         self.sweeper.flushed()
         self._clean()
+
+    def _reserve(self) -> None:
+        assert self.ground is not None
+        self.ground.call("reserve", None, (), lambda _, error: None)
 
     def _clean(self) -> None:
         """S4: cleans generations that were dropped, once nothing can reach them or bring them back."""
@@ -478,7 +494,7 @@ class Store:
                 "cold_reads": self.gatherer.cold_reads,
                 "base_restarts": ground.restarts,
                 **self.flusher.statistics(),
-                **ground.stats,
+                **{f"base_{name}": value for name, value in ground.stats.items()},
             }
         return facts
 

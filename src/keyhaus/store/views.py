@@ -27,6 +27,8 @@ class Views:
         version_bytes: What the kept records take, about.
         retired_bytes: What memtables take that are flushed and still needed by readers of older views.
         dead_deadlines: Rows of the base's expiry index that no record confirms any more; the next run deletes them.
+        version_bytes_alarm: From how many on `alarm` wants to hear of each more.
+        alarm: Told that much is kept.
         release: Tells the base that a view is not needed any more.
         free: Lets go of a table that nobody reads any more.
     """
@@ -36,6 +38,8 @@ class Views:
         self.cache = RowCache()
         self.keep = 0
         self.version_bytes = 0
+        self.version_bytes_alarm = 0
+        self.alarm: Callable[[], None] = lambda: None
         self.retired_bytes = 0
         self.dead_deadlines: list[bytes] = []
         self.release: Callable[[int], None] = lambda view: None

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyhaus.core.errors import DiskFull, Error, Poisoned, SnapshotTooOld, UserError
 from keyhaus.core.reply import NULL_ARRAY
@@ -34,14 +34,14 @@ class Broken(BaseException):
     """A promise was broken; the first word says which. No `Exception`, since the product catches those."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Commit:
     seqno: int
     unix_ms: int
     operations: list[Operation]
 
 
-@dataclass
+@dataclass(slots=True)
 class Expected:
     """A reply that was given and has not left."""
 
@@ -50,6 +50,21 @@ class Expected:
     depends: int
     bound: int
     synced: bool
+
+
+class Said(NamedTuple):
+    """What was answered, for the trace; a string only where somebody reads it."""
+
+    client: int
+    args: list[bytes]
+    reply: Any
+    depends: int
+    commit: Commit | None
+
+    def __str__(self) -> str:
+        commit = self.commit
+        done = f", commit {commit.seqno} {commit.operations}" if commit is not None else ""
+        return f"client {self.client}: {_words(self.args)} -> {self.reply!r} depends on {self.depends}{done}"
 
 
 class Moment:
@@ -73,15 +88,15 @@ class Oracle:
     digest: Over all that happened: the same seed gives the same.
     """
 
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self.note = note
+    def __init__(self, note: Callable[[str], None] | None) -> None:
+        self._note = note
         self.model = Model(DATABASES)
         self.begin = self.model.copy()
         self.commits: list[Commit] = []
         self.given = 0
         self.told_always = self.told_any = 0
         self.counts: Counter[str] = Counter()
-        self.digest = 0
+        self.happened: list[Any] = []
         self.store: Store
         self._running: Client | None = None
         self._pending: Commit | None = None
@@ -89,6 +104,14 @@ class Oracle:
         self._cursors: dict[int, bytes] = {}
         self.moments: dict[Snapshot, Moment] = {}
         self.excused: set[str] = set()  # what was done to the machine in this life
+
+    def digest(self) -> int:
+        """Over all that happened: the same seed gives the same."""
+        return zlib.crc32(repr(self.happened).encode())
+
+    def note(self, text: str) -> None:
+        if self._note is not None:
+            self._note(text)
 
     # the store's commits
 
@@ -128,13 +151,14 @@ class Oracle:
         self.given = commit.seqno
         self.commits.append(commit)
         self.counts["commits"] += 1
-        self.digest = zlib.crc32(repr((commit.seqno, commit.unix_ms, commit.operations)).encode(), self.digest)
+        self.happened.append((commit.seqno, commit.unix_ms, commit.operations))
         running = self._running
         if running is not None and running.session.transaction is transaction:
             self._pending = commit
             return
         self.counts["swept"] += len(commit.operations)
-        self.note(f"sweep {commit.seqno} {commit.operations}")
+        if self._note is not None:
+            self._note(f"sweep {commit.seqno} {commit.operations}")
         self._lapsed(commit)
         self._sizes[commit.seqno] = self.model.counts()
 
@@ -165,19 +189,21 @@ class Oracle:
             return
         args, session = client.running, client.session
         self.counts["replies"] += 1
-        self.digest = zlib.crc32(repr((client.number, args, reply, session.depends)).encode(), self.digest)
-        said = f"client {client.number}: {_words(args)} -> {reply!r} depends on {session.depends}"
-        self.note(said + (f", commit {commit.seqno} {commit.operations}" if commit else ""))
+        depends = session.depends
+        self.happened.append((client.number, args, reply, depends))
+        said = Said(client.number, args, reply, depends, commit)
+        if self._note is not None:
+            self._note(str(said))
         if self._refused(client, args, reply):
             if commit is not None:
                 raise Broken(f"REFUSED and done: {said}")
             bound = 0
         else:
             bound = self._check(client, args, reply, commit, said)
-            if bound > session.depends and bound > self.store.synced:
+            if bound > depends and bound > self.store.synced:
                 raise Broken(f"DEPENDS on {bound} at least: {said}")
         synced = client.durability == "always" or args[0] == b"WAITAOF"
-        client.expected.append(Expected(args, reply, session.depends, bound, synced))
+        client.expected.append(Expected(args, reply, depends, bound, synced))
 
     def _refused(self, client: Client, args: list[bytes], reply: Any) -> bool:
         """Whether it is an error of the storage's, for which there is a reason; then nothing was done."""
@@ -201,7 +227,7 @@ class Oracle:
             moment.snapshot.ended is not None or self.store.ground.restarts > moment.restarts or "death" in self.excused
         )
 
-    def _check(self, client: Client, args: list[bytes], reply: Any, commit: Commit | None, said: str) -> int:
+    def _check(self, client: Client, args: list[bytes], reply: Any, commit: Commit | None, said: Said) -> int:
         """Runs the command on the model at its serial point; what the reply is bound to."""
         model = self.model
         transaction = client.session.transaction
@@ -321,7 +347,7 @@ class Oracle:
         now = self.model.now
         return None if row is None or (row[1] and row[1] <= now) else row
 
-    def _same(self, commit: Commit, said: str) -> None:
+    def _same(self, commit: Commit, said: Said) -> None:
         """The operations of a commit leave what the model has."""
         final: dict[tuple[int, bytes], Any] = {}
         for operation in commit.operations:
@@ -343,7 +369,6 @@ class Oracle:
         if reply is not expected.reply:
             if isinstance(reply, Poisoned) and self.store.poisoned is not None:
                 self.counts["replaced by POISONED"] += 1
-                self.note(f"client {client.number} is told POISONED instead of {_words(expected.args)}")
                 return
             raise Broken(f"ORDER: {reply!r} instead of {expected.reply!r} for {_words(expected.args)}")
         needed = max(expected.depends, expected.bound)

@@ -34,6 +34,7 @@ from tests.support.simulation import Crash
 
 COMMITS_LEAST: Final = 200
 STEPS_MAX: Final = 60_000
+POISONED_SENDS: Final = 12  # how often clients try on after a journal failed
 SETTLE_MAX: Final = 20_000
 DURABILITIES: Final = ("always", "everysec", "none")
 KILL, POWER, STOP = "kill", "power cut", "stop"
@@ -143,7 +144,7 @@ class World:
         self.seed = seed
         self.random = random.Random(seed)
         self._trace = trace
-        self.oracle = Oracle(self._note if trace is not None else lambda text: None)
+        self.oracle = Oracle(self._note if trace is not None else None)
         self.counts: Counter[str] = self.oracle.counts
         self.disk = FaultyDisk(self.random)
         self.clock = SimulatedClock()
@@ -361,12 +362,13 @@ class World:
     def _live(self, commits: int) -> bool:
         """Up to about so many commits; whether the process still lives."""
         until = self.counts["commits"] + commits
-        most = self._steps + 40 * commits + 1000
+        self._most = self._steps + 40 * commits + 1000
+        self._poisoned_for = 0
         draw = self.random.random
         table = self._table
         size = len(table)
         try:
-            while self.counts["commits"] < until and self._steps < most:
+            while self.counts["commits"] < until and self._steps < self._most:
                 self._steps += 1
                 table[int(draw() * size)]()
         except Crash:
@@ -405,6 +407,11 @@ class World:
 
     def _send(self) -> None:
         client = self.clients[int(self.random.random() * len(self.clients))]
+        if self.store.poisoned is not None:
+            self._poisoned_for += 1
+            if self._poisoned_for > POISONED_SENDS:
+                self._most = 0  # it has been seen enough
+                return
         if not client.connected:
             client.connect(self._houses[client.durability])
         if client.outstanding < 8:
