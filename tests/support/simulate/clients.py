@@ -150,6 +150,7 @@ class Client:
             watches: what was visible there, and as of which commit.
         expected: What was executed and not told yet, in order.
         cursor: Where its SCAN goes on.
+        in_multi: Whether what it sends next is queued.
     """
 
     def __init__(self, oracle: Oracle, number: int, durability: str) -> None:
@@ -161,6 +162,7 @@ class Client:
         self.expected: deque[Any] = deque()
         self.outstanding = 0
         self.cursor = b"0"
+        self.in_multi = False
         self.running: list[bytes] = []
         self.moment: Any = None  # the snapshot that its command reads at, if it does
 
@@ -169,6 +171,7 @@ class Client:
         self.expected.clear()
         self.outstanding = 0
         self.cursor = b"0"
+        self.in_multi = False
         connection = Connection(cast(Any, house), inline=False)
         self.tokens = Tokens()
         connection.codec = cast(Any, self.tokens)
@@ -257,6 +260,15 @@ class Workload:
 
     def requests(self, client: Client) -> list[list[bytes]]:
         """A pipeline."""
+        requests = self._requests(client)
+        for request in requests:
+            if request[0] in (b"MULTI", b"EXEC", b"DISCARD"):
+                client.in_multi = request[0] == b"MULTI"
+            elif client.in_multi and request[0] in (b"WAITAOF", b"RANDOMKEY"):
+                request[:] = [b"DBSIZE"]
+        return requests
+
+    def _requests(self, client: Client) -> list[list[bytes]]:
         chance = self.random.random()
         if chance < 0.7:
             return [self._choice(self._table)(client)]
@@ -265,7 +277,7 @@ class Workload:
         return self._transaction(client)
 
     def _transaction(self, client: Client) -> list[list[bytes]]:
-        if client.queue is not None:
+        if client.in_multi:
             return [self._choice(([b"EXEC"], [b"EXEC"], [b"DISCARD"]))]
         requests = []
         if self.random.random() < 0.4:
@@ -274,7 +286,6 @@ class Workload:
                 return requests  # others come in between
         requests.append([b"MULTI"])
         requests += [self._choice(self._table)(client) for _ in range(self._choice((1, 2, 4)))]
-        requests = [request for request in requests if request[0] != b"WAITAOF"]
         if self.random.random() < 0.9:
             requests.append([b"EXEC"])
         return requests

@@ -427,5 +427,4 @@ _COMMANDS: Final[dict[bytes, Callable[[Model, list[bytes]], Any]]] = {
     b"SWAPDB": _swapdb,
     b"SELECT": _select,
     b"DBSIZE": _dbsize,
-    b"WAITAOF": lambda model, args: [1, 0],
 }

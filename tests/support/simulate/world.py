@@ -312,7 +312,7 @@ class World:
         return Base(ModelEngine(self.disk, "base"), "runs")
 
     def _make_run(self, name: str) -> RunBuilder:
-        return RunBuilder(ModelRunWriter(self.disk, f"runs/{name}"))
+        return RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}"))
 
     @property
     def engine(self) -> Any:
