@@ -294,6 +294,7 @@ class Flusher:
         for space, table in sealed.tables:
             if table.blind:
                 store.counts.flushed(views.newest, space, table)
+            space.ingested(table)
         views.advance()
         self._retire(self._followed(sealed))
 

@@ -298,11 +298,17 @@ class Keyspace:
         """One of the landmarks, or the beginning."""
         return self.landmarks[int(choice * len(self.landmarks))] if self.landmarks else b""
 
+    def ingested(self, table: Table) -> None:
+        """The newest view has a sealed table: whoever counts that view counts it too."""
+        self.base_count += table.added
+        self.base_volatile += table.volatile
+        table.added = table.volatile = 0
+
     def retired_into_base(self, table: Table) -> None:
         """A sealed table is part of the base now."""
         self.sealed = [other for other in self.sealed if other is not table]
         self.based = True
-        self.base_count += table.added
+        self.base_count += table.added  # what was found out since it was ingested
         self.base_volatile += table.volatile
 
     def tables(self, view: int) -> list[Table | Keyspace]:

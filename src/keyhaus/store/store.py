@@ -87,7 +87,7 @@ class Store:
         self._gates: set[object] = set()
         self._gate = Wait()
         self._unfreed: list[Keyspace] = []
-        self.cursors = Cursors()
+        self.cursors = Cursors(random.Random(spawn.random_bytes(16)))
         self.watches = Watches()
         self.expired_keys = 0
         self.recovered: recovery.Started | None = None
