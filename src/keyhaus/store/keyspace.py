@@ -296,12 +296,17 @@ class Keyspace:
         """One of the landmarks, or the beginning."""
         return self.landmarks[int(choice * len(self.landmarks))] if self.landmarks else b""
 
+    def counted_into_base(self, table: Table) -> None:
+        """The newest view has a sealed table: whoever counts that view counts it there."""
+        self.base_count += table.added
+        self.base_volatile += table.volatile
+        table.added = table.volatile = 0
+
     def retired_into_base(self, table: Table) -> None:
         """A sealed table is part of the base now."""
         self.sealed = [other for other in self.sealed if other is not table]
         self.based = True
-        self.base_count += table.added
-        self.base_volatile += table.volatile
+        self.counted_into_base(table)  # what was found out since
 
     def tables(self, view: int) -> list[Table | Keyspace]:
         """What lies above a view of the base, the newest first."""
