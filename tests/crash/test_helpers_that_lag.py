@@ -1,4 +1,4 @@
-"""A base whose helper processes answer late, early, in the wrong moment, or not at all: nothing else is read (S2, S3, S5).
+"""A base whose helpers answer late, early, in the wrong moment, or not at all: nothing wrong is read (S2, S3, S5).
 
 The helpers do what the test lets them do, one call at a time; see tests/support/based.py.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from keyhaus.core.errors import DiskFull, Poisoned, StorageError
+from keyhaus.core.errors import Corruption, SnapshotTooOld
 from keyhaus.store import counts, flush
-from keyhaus.store.ground import RESTART_MS
 from keyhaus.store.transaction import Transaction
 from tests.support.based import BasedStore
 
@@ -186,6 +186,119 @@ def test_what_was_gathered_is_looked_at_again_when_the_command_runs() -> None:
     it.settle()
     old, other, third = asked.result()
     assert (old[8:], other, third[8:]) == (b"2", None, b"1")
+
+
+# A base that fails, or whose helper dies
+
+
+ERRORS = (OSError(errno.EIO, "Input/output error"), Corruption("a block is damaged", "000012.sst", 4096))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["EIO", "damage"])
+def test_what_could_not_be_read_is_an_error_and_no_absence(error: Exception) -> None:
+    it = world(cache_bytes=0)
+    it.fails = raises(error, "get", "page", "count")
+    commands: list[Callable[[Transaction], Any]] = [
+        lambda tx: tx.get(b"old"),
+        lambda tx: [tx.get(b"old"), tx.get(b"never")],
+        lambda tx: tx.page(b"", None, 10),
+        lambda tx: tx.page(b"", None, 10, reverse=True),
+        lambda tx: tx.keys(None, 1000),
+        lambda tx: tx.random_key(),
+    ]
+    for command in commands:
+        for atomic in (False, True):
+            with pytest.raises(type(error)):
+                it.until(it.ask(command, atomic=atomic))
+    assert it.store.views.pinned() == 0
+    it.put(b"old", b"2")  # blind, and the count can't be settled
+    with pytest.raises(type(error)):
+        it.until(it.count())
+    it.fails = lambda helper, method: None
+    assert it.until(it.count()) == 3
+    assert it.rows() == {b"old": b"2", b"other": b"1", b"third": b"1"}
+
+
+def raises(error: Exception, *methods: str) -> Callable[[str, str], None]:
+    def fail(helper: str, method: str) -> None:
+        if method in methods:
+            raise error
+
+    return fail
+
+
+def test_reads_in_flight_are_answered_once_the_base_is_there_again() -> None:
+    it = world(cache_bytes=0)
+    asked = [it.get(b"old"), it.delete(b"other"), it.count(), it.ask(lambda tx: tx.page(b"", None, 10))]
+    it.put(b"third", b"3")
+    count = it.count()
+    it.turns()
+    it.base.lose()
+    it.turns()
+    more = it.get(b"third")
+    old, gone, *_ = [it.until(one) for one in asked]
+    assert (old, gone) == (b"1", 1)
+    assert it.until(more) == b"3"
+    assert it.until(count) in (2, 3)  # as of a moment before or after the delete
+    assert it.store.ground is not None
+    assert it.store.ground.restarts == 1
+    assert it.rows() == {b"old": b"1", b"third": b"3"}
+
+
+@pytest.mark.parametrize("executed", [False, True], ids=["before", "after"])
+def test_a_base_that_dies_with_an_ingest_under_way_has_it_once(executed: bool) -> None:
+    it = world(cache_bytes=0)
+    snapshot = it.store.snapshot()
+    it.soon(it.put(b"old", b"2"))
+    it.soon(it.put(b"new", b"2"))
+    it.soon(it.ask(lambda tx: tx.delete(b"other")))
+    over = it.begin_flush()
+    it.write_run()
+    cold = it.get(b"third")
+    it.turns()
+    if executed:
+        assert it.spawn.work(it.base.worker)
+    it.base.lose()
+    assert it.until(cold) == b"1"
+    for _ in range(20):
+        if over.fired:
+            break
+        it.spawn.ring()
+        it.settle()
+    assert over.fired
+    assert it.until(it.count()) == 3
+    after = {b"old": b"2", b"third": b"1", b"new": b"2"}
+    assert it.rows() == after
+    if executed:  # the version that it reads died with the process
+        with pytest.raises(SnapshotTooOld):
+            it.until(it.driven(snapshot.page(0, b"", None, 100)))
+    else:
+        rows, _ = it.until(it.driven(snapshot.page(0, b"", None, 100)))
+        assert [(key, record[8:]) for key, record in rows] == [(b"old", b"1"), (b"other", b"1"), (b"third", b"1")]
+    snapshot.close()
+    it.settle()
+    it.kill()
+    assert it.rows() == after
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_run_writer_that_dies_is_started_again(calls: int) -> None:
+    it = world()
+    it.soon(it.put(b"old", b"2"))
+    over = it.begin_flush()
+    it.turns()
+    it.work(it.run_writer, calls)
+    it.run_writer.lose()
+    it.settle()
+    assert it.store.flusher is not None
+    assert not over.fired
+    assert it.store.flusher.failures == 1
+    assert it.until(it.get(b"old")) == b"2"
+    it.spawn.ring()
+    it.flush()
+    assert it.store.flusher.failure == ""
+    it.kill()
+    assert it.rows() == {b"old": b"2", b"other": b"1", b"third": b"1"}
 
 
 # S5: counts

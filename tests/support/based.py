@@ -1,4 +1,4 @@
-"""A store over a base whose helper processes do nothing until they are told to: one turn, one answer, one death at a time.
+"""A store over a base whose helpers do nothing until they are told to: one turn, one answer, one death at a time.
 
 The base is the model engine on the simulated disk, and what a helper is asked stays in its queue until the test lets it
 work. So a test says in which order a flush, a write and the answer to a cold read come, and which of them never comes.
