@@ -294,7 +294,7 @@ class Flusher:
         for space, table in sealed.tables:
             if table.blind:
                 store.counts.flushed(views.newest, space, table)
-            space.ingested(table)
+            space.counted_into_base(table)
         views.advance()
         self._retire(self._followed(sealed))
 

@@ -298,8 +298,8 @@ class Keyspace:
         """One of the landmarks, or the beginning."""
         return self.landmarks[int(choice * len(self.landmarks))] if self.landmarks else b""
 
-    def ingested(self, table: Table) -> None:
-        """The newest view has a sealed table: whoever counts that view counts it too."""
+    def counted_into_base(self, table: Table) -> None:
+        """The newest view has a sealed table: whoever counts that view counts it there."""
         self.base_count += table.added
         self.base_volatile += table.volatile
         table.added = table.volatile = 0
@@ -308,8 +308,7 @@ class Keyspace:
         """A sealed table is part of the base now."""
         self.sealed = [other for other in self.sealed if other is not table]
         self.based = True
-        self.base_count += table.added  # what was found out since it was ingested
-        self.base_volatile += table.volatile
+        self.counted_into_base(table)  # what was found out since
 
     def tables(self, view: int) -> list[Table | Keyspace]:
         """What lies above a view of the base, the newest first."""
