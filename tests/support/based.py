@@ -87,7 +87,7 @@ class BasedStore:
         return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
 
     def _writer(self, name: str) -> _Watched:
-        return _Watched(self, "run-writer", RunBuilder(ModelRunWriter(self.disk, f"runs/{name}")))
+        return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
 
     def power_cut(self) -> None:
         self.disk.power_cut()

@@ -40,6 +40,7 @@ log = logging.getLogger("keyhaus.store")
 SLICE_ROWS: Final = 1000  # sent in one turn: half a millisecond
 SLICE_BYTES: Final = 256 << 10
 IN_FLIGHT_MAX: Final = 3
+REFUSALS_MAX: Final = 2  # after so many ingests that failed, one after another, the base is opened anew
 RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
 SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
@@ -87,7 +88,7 @@ class Flusher:
         self.slow = False
         self.on_step: Callable[[str], None] = lambda step: None
         self._full = False
-        self._attempt = 0
+        self._attempt = self._refused = 0
         self._retry_ms = RETRY_MS
         self._begun_ns = 0
         self._rate = float(RATE_FIRST)
@@ -288,7 +289,13 @@ class Flusher:
         store, sealed = self._store, self.sealed
         assert sealed is not None
         if error is not None:
-            return self._failed(error)
+            self._refused += 1
+            self._failed(error)
+            if self._refused >= REFUSALS_MAX and store.ground is not None:
+                self._refused = 0
+                store.ground.renew()
+            return
+        self._refused = 0
         self.on_step("ingest")
         views = store.views
         for space, table in sealed.tables:

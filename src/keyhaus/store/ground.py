@@ -116,6 +116,12 @@ class Ground:
         self.meta, self.stats = meta, stats
         self.view += 1
 
+    def renew(self) -> None:
+        """Starts the helper anew: after some errors an engine takes no more changes until it is opened again."""
+        if self._helper is not None and not self._starting:
+            self._helper.close()
+            self._lost()
+
     def _lost(self) -> None:
         if self._closed or self._starting:
             return
@@ -134,6 +140,7 @@ class Ground:
                 return
             if error is not None:
                 log.error("the base could not be opened again: %s", error)
+                helper.close()
                 self._spawn.later(10 * RESTART_MS, self._restart)
                 return
             self._resume(layout.decode_meta(result[1], FILE))
