@@ -105,6 +105,8 @@ class Walk:
         self.top = max(self.top, first_after - 1)
         if self.whole and self.at < first_after and self.jump_counts(last_before):
             self.at = first_after - 1
+            if self.proven >= last_before:
+                self.proven = max(self.proven, self.jump_proves(first_after))
         elif self.at < last_before:
             self.whole = False
 
@@ -117,6 +119,15 @@ class Walk:
     def start_proves(last_before: int) -> int:
         """J6: a start record was written only once everything before it was synced."""
         return last_before
+
+    @staticmethod
+    def jump_proves(first_after: int) -> int:
+        """J6: none of the numbers that were jumped over was ever given, so they are as proven as what lies before.
+
+        So the next start's segment begins behind the jump, and the segment that holds the jump stays in the chain until
+        the base lies behind it too.
+        """
+        return first_after - 1
 
     def jump_counts(self, last_before: int) -> bool:
         """J5: a start record makes its jump only where the walk stands at its begin, or the base lies behind it."""
