@@ -420,8 +420,10 @@ class Transaction:
         """
         gathered, store = self._gathered, self.store
         if gathered is not None and isinstance(gathered.failure, SnapshotTooOld):
+            # What was fetched of a lost view goes with no other: all of it is fetched anew.
             self.let_go()
-            gathered = None
+            self.needs = {}
+            return store.turn()
         if gathered is None:
             gathered = self._gathered = Gathered(store.views.pin())
         if gathered.failure is not None:
