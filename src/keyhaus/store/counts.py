@@ -79,8 +79,9 @@ class Counts:
         keys = [key for key, _ in zip(table.blind, range(STEP_KEYS), strict=False)]
 
         def answered(result: list[Record | None] | None, error: BaseException | None) -> None:
+            latest = table is space or table in space.sealed or self._store.views.newest <= view + 1
             for key, record in zip(keys, result or (), strict=False):
-                space.settle(table, key, record)
+                space.settle(table, key, record, latest=latest)
             done(error)
 
         ground = self._store.ground
