@@ -80,5 +80,7 @@ class RunBuilder:
 
 
 def open_rocksdb(directory: str, options: dict[str, Any], name: str) -> RunBuilder:
-    """A run in a database's directory."""
+    """A run in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
+    for left in list((Path(directory) / RUNS).iterdir()):
+        left.unlink(missing_ok=True)
     return RunBuilder(rocksdb.open_writer(str(Path(directory) / RUNS / name), options))

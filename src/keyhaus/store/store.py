@@ -231,7 +231,7 @@ class Store:
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = journal.room(len(frame), frees)
             if wait is None and self.flusher is not None and self.flusher.slow:
-                wait = self.flusher.stall(transaction, len(frame))
+                wait = self.flusher.stall(transaction, len(frame), frees)
             if wait is not None:
                 return wait
             self.last = seqno  # before anything can go wrong: no number is given twice (J8)
