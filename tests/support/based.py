@@ -58,6 +58,7 @@ class BasedStore:
     Attributes:
         calls: Every method that the base was asked to execute, with its arguments, in order.
         fails: Called with a helper's name and method before it is executed; what it raises is the answer.
+        after: The same, called when it was executed.
     """
 
     def __init__(self, seed: int = 0, **settings: Any) -> None:
@@ -67,6 +68,7 @@ class BasedStore:
         self.values: dict[str, Any] = {"databases": 3, "journal_segment_bytes": 256 << 10, **settings}
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.fails: Callable[[str, str], None] = lambda helper, method: None
+        self.after: Callable[[str, str], None] = lambda helper, method: None
         self.start()
 
     def start(self) -> None:
@@ -87,6 +89,8 @@ class BasedStore:
         return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
 
     def _writer(self, name: str) -> _Watched:
+        for left in self.disk.names("runs"):
+            self.disk.remove(f"runs/{left}")
         return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
 
     def power_cut(self) -> None:
@@ -244,6 +248,8 @@ class _Watched:
             if self._name == "base":
                 self._owner.calls.append((method, args))
             self._owner.fails(self._name, method)
-            return function(*args)
+            result = function(*args)
+            self._owner.after(self._name, method)
+            return result
 
         return call

@@ -230,6 +230,7 @@ class SimulatedHelper:
 
     Attributes:
         asked: The methods that it was called for and has not executed yet.
+        lost: Whether its process has ended.
     """
 
     def __init__(self, spawn: SimulatedSpawn, name: str, make_target: Callable[[], Any]) -> None:
@@ -238,12 +239,12 @@ class SimulatedHelper:
         self.worker = spawn.worker(name)
         self.asked: deque[str] = deque()
         self._target: Any = None
-        self._lost = False
+        self.lost = False
         self._calls: dict[int, Callable[[Any, BaseException | None], None]] = {}
         self._next = 0
 
     def call(self, method: str, args: tuple[Any, ...], done: Callable[[Any, BaseException | None], None]) -> None:
-        if self._lost:
+        if self.lost:
             self._spawn.soon(lambda: done(None, HelperLost("the simulated helper has ended")))
             return
         number, self._next = self._next, self._next + 1
@@ -254,7 +255,7 @@ class SimulatedHelper:
 
     def lose(self) -> None:
         """The process dies."""
-        self._lost = True
+        self.lost = True
         self.worker.jobs.clear()
         self.asked.clear()
         for number in list(self._calls):

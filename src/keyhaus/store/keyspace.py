@@ -337,6 +337,12 @@ class Keyspace:
                 keys[entry[1]] = None
         return list(keys)
 
+    def still_due(self, keys: list[bytes]) -> None:
+        """Keys that `due` gave were not deleted: they come again."""
+        for key in keys:
+            heappush(self.deadlines, (rec.expires_of(self.records[key]), key))
+            self.bytes += DEADLINE_BYTES
+
     def _holds(self, entry: tuple[int, bytes]) -> bool:
         """Whether the record still says what the entry says."""
         record = self.records.get(entry[1])

@@ -266,7 +266,7 @@ class Store:
                 raise
             return flusher.want()
         if wait is None and flusher is not None and flusher.slow:
-            return flusher.stall(transaction, size)
+            return flusher.stall(transaction, size, frees)
         return wait
 
     def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
