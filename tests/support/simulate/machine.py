@@ -192,7 +192,7 @@ class Helper(SimulatedHelper):
 
     @property
     def alive(self) -> bool:
-        return not self._lost
+        return not self.lost
 
     def lose(self) -> None:
         super().lose()
