@@ -264,7 +264,7 @@ class Store:
         except DiskFull:
             if flusher is None or not flusher.can_make_room():
                 raise
-            return flusher.want()
+            return flusher.make_room()
         if wait is None and flusher is not None and flusher.slow:
             return flusher.stall(transaction, size, frees)
         return wait

@@ -360,7 +360,9 @@ class Oracle:
                 final[operation[1], operation[2]] = None
         for (database, key), row in final.items():
             if self.model.spaces[database].rows.get(key) != row:
-                raise Broken(f"DONE {key!r} is {row} by the commit, {self.model.spaces[database].rows.get(key)}: {said}")
+                raise Broken(
+                    f"DONE {key!r} is {row} by the commit, {self.model.spaces[database].rows.get(key)}: {said}"
+                )
 
     # replies that leave
 
