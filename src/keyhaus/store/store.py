@@ -134,6 +134,7 @@ class Store:
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
+            OtherFormat: A file is of another version.
             OSError: The disk failed or is full.
         """
         store = cls(spawn, clock, settings)
