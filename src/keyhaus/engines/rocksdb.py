@@ -251,6 +251,7 @@ class RocksRunWriter:
         except Exception as error:
             if "strict ascending order" in str(error):
                 raise ValueError("the keys of a run must ascend strictly") from None
+            self._remove()
             raise translated(error, self._path) from error
 
     def finish(self) -> None:
@@ -259,8 +260,14 @@ class RocksRunWriter:
         try:
             self._writer.finish()
         except Exception as error:
+            self._remove()
             raise translated(error, self._path) from error
         _sync(Path(self._path).parent)
+
+    def _remove(self) -> None:
+        """What failed half way takes no room: the disk may be full."""
+        with contextlib.suppress(OSError):
+            Path(self._path).unlink()
 
 
 def open_engine(directory: str, options: dict[str, Any]) -> RocksEngine:

@@ -193,7 +193,7 @@ class Gatherer:
         self, gathered: Gathered, space: Keyspace, key: bytes, settled: Callable[[BaseException | None], None]
     ) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
-            if error is None:  # what could not be read is not known to be absent
+            if error is None:  # else nothing is known of it, not that it is absent
                 gathered.rows[space.prefix + key] = record
                 gathered.bytes += len(record or b"")
             settled(error)

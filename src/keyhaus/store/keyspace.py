@@ -308,8 +308,8 @@ class Keyspace:
         """One of the landmarks, or the beginning."""
         return self.landmarks[int(choice * len(self.landmarks))] if self.landmarks else b""
 
-    def ingested(self, table: Table) -> None:
-        """The newest view has a sealed table: whoever counts that view counts it too."""
+    def counted_into_base(self, table: Table) -> None:
+        """The newest view has a sealed table: whoever counts that view counts it there."""
         self.base_count += table.added
         self.base_volatile += table.volatile
         table.added = table.volatile = 0
@@ -318,8 +318,7 @@ class Keyspace:
         """A sealed table is part of the base now."""
         self.sealed = [other for other in self.sealed if other is not table]
         self.based = True
-        self.base_count += table.added  # what was found out since it was ingested
-        self.base_volatile += table.volatile
+        self.counted_into_base(table)  # what was found out since
 
     def tables(self, view: int) -> list[Table | Keyspace]:
         """What lies above a view of the base, the newest first."""
@@ -337,6 +336,12 @@ class Keyspace:
             if self._holds(entry):
                 keys[entry[1]] = None
         return list(keys)
+
+    def still_due(self, keys: list[bytes]) -> None:
+        """Keys that `due` gave were not deleted: they come again."""
+        for key in keys:
+            heappush(self.deadlines, (rec.expires_of(self.records[key]), key))
+            self.bytes += DEADLINE_BYTES
 
     def _holds(self, entry: tuple[int, bytes]) -> bool:
         """Whether the record still says what the entry says."""

@@ -94,8 +94,11 @@ class RunBuilder:
 
 
 def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int, name: str) -> RunBuilder:
-    """A run in a database's directory."""
+    """A run in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
     runs = Path(directory) / RUNS
+    for left in list(runs.iterdir()):
+        if left.name != RUN_RESERVE:
+            left.unlink(missing_ok=True)
 
     def open_writer() -> RunWriter:
         (runs / name).unlink(missing_ok=True)

@@ -8,7 +8,6 @@ confirms is deleted with the next run.
 
 from __future__ import annotations
 
-from heapq import heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Error
@@ -77,8 +76,7 @@ class Sweeper:
             return more
         done = self._lapse(number, keys)
         if not done:
-            for key in keys:
-                heappush(space.deadlines, (rec.expires_of(space.records[key]), key))
+            space.still_due(keys)
         return done and more
 
     def _lapse(self, number: int, keys: list[bytes]) -> bool:

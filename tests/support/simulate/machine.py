@@ -181,7 +181,7 @@ class Helper(SimulatedHelper):
         super().__init__(spawn, name, make_target)
         self.name = name
         self.spawn = spawn
-        worker = self._worker
+        worker = self.worker
         assert isinstance(worker, Worker)
         worker.helper = self
 
@@ -192,11 +192,11 @@ class Helper(SimulatedHelper):
 
     @property
     def alive(self) -> bool:
-        return not self._lost
+        return not self.lost
 
     def lose(self) -> None:
         super().lose()
-        worker = self._worker
+        worker = self.worker
         assert isinstance(worker, Worker)
         if worker in self.spawn.workers:
             self.spawn.workers.remove(worker)
