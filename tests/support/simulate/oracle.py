@@ -118,6 +118,8 @@ class Oracle:
     def watch(self, store: Store) -> None:
         """A life begins."""
         self.store = store
+        if store.last < self.given:
+            raise Broken(f"REUSED: numbers go on behind {store.last}, and {self.given} was given")
         # What a start has found it has synced, and all numbers up to its own are given (J6, J8).
         self.given = self.told_always = self.told_any = store.last
         self._running = self._pending = None
