@@ -21,8 +21,8 @@ from typing import Final
 import keyhaus.commands
 from keyhaus.commands.spec import TABLE, CommandSpec, Flag
 from keyhaus.core import limits, settings
+from keyhaus.journal import archive, manifest
 from keyhaus.journal import format as layout
-from keyhaus.journal import manifest
 from keyhaus.store import record
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -234,6 +234,7 @@ def pages() -> dict[Path, str]:
         "limits": limit_tables,
         "journal-grammar": lambda: grammar(layout),
         "manifest-grammar": lambda: grammar(manifest),
+        "archive-grammar": lambda: grammar(archive),
         "record-grammar": lambda: grammar(record),
         "journal-example": worked_example,
     }

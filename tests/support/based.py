@@ -91,7 +91,7 @@ class BasedStore:
     def _writer(self, name: str) -> _Watched:
         for left in self.disk.names("runs"):
             self.disk.remove(f"runs/{left}")
-        return _Watched(self, "run-writer", RunBuilder(ModelRunWriter(self.disk, f"runs/{name}")))
+        return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
 
     def power_cut(self) -> None:
         self.disk.power_cut()

@@ -199,7 +199,7 @@ class SimulatedDisk:
             change(self._durable)
         self.inodes = dict(self._durable)
         self._changes = []
-        for inode in set(self.inodes.values()):
+        for inode in dict.fromkeys(self.inodes.values()):  # in an order that no address decides
             inode.store({page for page in sorted(inode.dirty) if self.random.random() < 0.5})
             inode.cache = bytearray(inode.platter)
             inode.dirty = set()

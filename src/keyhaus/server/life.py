@@ -134,17 +134,21 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         return Store(spawn, settings=settings)
     directory = Path(settings["dir"])
     before = time.monotonic()
+    archive = _archive(settings)
     try:
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
         try:
-            store = Store.open(OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer)
+            store = Store.open(
+                OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer, archive=archive
+            )
         except BaseException:
             ground.close()
             raise
     except Corruption as error:
         raise StartFailed(
-            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
+            f"{directory}/{error.message}; nothing of the data was changed: restore a backup, or copy the directory "
+            "before a repair"
         ) from error
     except StorageError as error:
         raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
@@ -165,13 +169,13 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     return store
 
 
-def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
+def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any], int]:
     """What the helpers of the base have to know."""
     options = {
         name.replace("-", "_"): settings[name]
         for name in ("block-cache-bytes", "bloom-bits", "compression", "bottommost-compression", "direct-reads")
     }
-    return str(directory.resolve()), options
+    return str(directory.resolve()), options, settings.integer("memtable-bytes")
 
 
 async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: asyncio.AbstractEventLoop) -> Ground:
@@ -184,6 +188,21 @@ async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: a
         ground.close()
         raise error
     return ground
+
+
+def _archive(settings: Settings) -> OsDisk | None:
+    """The directory of the archive, made where it is missing; None if none is wanted. Raises StartFailed."""
+    if not settings["archive-dir"]:
+        return None
+    directory = Path(settings["archive-dir"])
+    try:
+        _make_directory(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is not writable", str(directory))
+    except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise StartFailed(f"the archive {directory} (archive-dir) can't be used: {reason}") from error
+    return OsDisk(directory)
 
 
 async def _bind(address: Address) -> list[socket.socket]:

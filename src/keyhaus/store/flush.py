@@ -140,12 +140,20 @@ class Flusher:
         most = min(JOURNAL_MEMTABLES * self._bytes_max, settings.integer("journal-max-bytes") // 2)
         return needed * settings.integer("journal-segment-bytes") > most
 
+    def can_make_room(self) -> bool:
+        """Whether a flush would give back any of the journal: none has failed, and more than one segment is needed."""
+        journal, base = self._store.journal, self._store.base_seqno
+        assert journal is not None
+        if self.failure or self._closed or journal.poisoned is not None:
+            return False
+        return self.sealed is not None or any(line.begins_after > base for line in journal.manifest.segments[1:])
+
     def want(self) -> Wait:
         """Asks for a flush of all that is there now; the Wait fires at the end of a flush."""
         self._wanted = True
         over = self._over
         if self.sealed is None:
-            self.check()
+            self._spawn.soon(self.check)
         return over
 
     def begin(self) -> None:
@@ -303,9 +311,9 @@ class Flusher:
         for space, table in sealed.tables:
             prefix = space.prefix
             items = iter(table.records.items())
-            while len(cache) and (part := list(islice(items, SLICE_ROWS))):
+            while cache.most and (part := list(islice(items, SLICE_ROWS))):
                 for key, record in part:
-                    cache.replace(prefix + key, None if record[7] & TOMBSTONE else record)
+                    cache.follow(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield
 
     def _retire(self, slices: Iterator[None]) -> None:
@@ -333,6 +341,7 @@ class Flusher:
         self.check()
 
     def _end(self) -> None:
+        """An attempt is over: who waits for it looks again."""
         self.slow = False
         over, self._over = self._over, Wait()
         over.fire()
@@ -356,7 +365,8 @@ class Flusher:
         log.error("a flush has failed and is tried again: %s", self.failure)
         self._spawn.later(self._retry_ms, self._start)
         self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
-        self._look_again()
+        self._end()
+        self.check()
 
     # slowing down
 

@@ -241,8 +241,8 @@ class Keyspace:
         if len(self.views.dead_deadlines) < DEAD_DEADLINES_MAX:
             self.views.dead_deadlines.append(layout.deadline(rec.expires_of(record), self.prefix, key))
 
-    def settle(self, table: Table | Keyspace, key: bytes, record: Record | None) -> None:
-        """Somebody has looked what the base had under a blind key of a table (S5)."""
+    def settle(self, table: Table | Keyspace, key: bytes, record: Record | None, *, latest: bool) -> None:
+        """Somebody has looked what the base had under a blind key of a table (S5); `latest`: no later run is there."""
         if key not in table.blind:
             return
         del table.blind[key]
@@ -255,14 +255,26 @@ class Keyspace:
         else:  # it is in the base by now
             self.base_count -= 1
             self.base_volatile -= volatile
-        if volatile:
+        if volatile and latest and not self._stands_again(table, key, record):
             self._forget_deadline(key, record)
+
+    def _stands_again(self, table: Table | Keyspace, key: bytes, record: Record) -> bool:
+        """Whether a row of the expiry index was written anew by a run that comes before the one that would delete it.
+
+        What is in the active table goes with that one; there the new row wins.
+        """
+        if table is self:
+            return False
+        later = [other.records.get(key) for other in (table, *self.sealed)]
+        return rec.expires_of(record) in [rec.expires_of(one) for one in later if one is not None]
 
     def _keep(self, key: bytes, old: Record) -> None:
         """A snapshot may still have to see what is replaced."""
         if rec.seqno_of(old) <= self.views.keep:
             self.versions.setdefault(key, []).append(old)
             self.views.version_bytes += len(old) + VERSION_BYTES
+            if self.views.version_bytes > self.views.version_bytes_alarm:
+                self.views.alarm()
 
     def bury(self, key: bytes, seqno: int) -> None:
         """Removes the tombstone of a deletion that is synced, if it still stands and hides nothing."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from keyhaus.core.clock import Clock, SystemClock
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Closed, StorageError, TransactionTooLarge
+from keyhaus.core.errors import Closed, DiskFull, StorageError, TransactionTooLarge
 from keyhaus.core.settings import Durability, Settings
 from keyhaus.core.spawn import Spawn
 from keyhaus.core.wait import Wait
@@ -23,6 +23,7 @@ from keyhaus.journal import recovery
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operation
 from keyhaus.journal.journal import Journal
 from keyhaus.store import layout as rows
+from keyhaus.store.changes import Changes
 from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.flush import Flusher
@@ -37,7 +38,7 @@ from keyhaus.store.transaction import Transaction
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
-BURY_STEP: Final = 5000
+BURY_STEP: Final = 2000
 COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
@@ -55,6 +56,7 @@ class Store:
         ground: The base under the memtable; None where everything stays in memory.
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
+        changes: What was committed, for those who follow.
     """
 
     def __init__(self, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> None:
@@ -85,7 +87,7 @@ class Store:
         self._gates: set[object] = set()
         self._gate = Wait()
         self._unfreed: list[Keyspace] = []
-        self.cursors = Cursors()
+        self.cursors = Cursors(random.Random(spawn.random_bytes(16)))
         self.watches = Watches()
         self.expired_keys = 0
         self.recovered: recovery.Started | None = None
@@ -100,6 +102,7 @@ class Store:
         self._synced_expired = self._expired_before = 0
         self._garbage: list[Keyspace | Table] = []
         self.sweeper = Sweeper(self, spawn)
+        self.changes = Changes(self, spawn)
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
@@ -116,6 +119,7 @@ class Store:
         settings: Settings | None = None,
         ground: Ground | None = None,
         writer: tuple[str, tuple[Any, ...]] = ("", ()),
+        archive: Disk | None = None,
     ) -> Store:
         """A durable store: recovers what the disk holds.
 
@@ -126,6 +130,7 @@ class Store:
             settings: The settings in force.
             ground: The base, opened; without one all data stays in memory, and the journal is never given back.
             writer: The factory of the helper that writes runs, and its arguments.
+            archive: Where closed segments of the journal go before they are reused.
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
@@ -143,6 +148,7 @@ class Store:
             segment_bytes=segment_bytes,
             base_seqno=store.base_seqno,
             history=None if meta is None else meta.history,
+            archives=archive is not None,
         )
         store.recovered = started
         store.last = store.synced = started.last
@@ -157,6 +163,8 @@ class Store:
             clock=store.now,
             segment_bytes=segment_bytes,
             max_bytes=store.settings.integer("journal-max-bytes"),
+            retain_bytes=store.settings.integer("journal-retain-bytes"),
+            archive=archive,
         )
         store.journal.on_progress = store._progress
         store.journal.on_group = store._group_closed
@@ -165,6 +173,7 @@ class Store:
             store.views.release = ground.release
             store.flusher = Flusher(store, *writer)
             store.journal.release(store.base_seqno)
+            store._reserve()  # only now: the journal's start comes first
             spawn.soon(store.flusher.check)
             store.sweeper.look_below()
         return store
@@ -229,9 +238,7 @@ class Store:
             if len(frame) > self._max_bytes:
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
-            wait = journal.room(len(frame), frees)
-            if wait is None and self.flusher is not None and self.flusher.slow:
-                wait = self.flusher.stall(transaction, len(frame), frees)
+            wait = self._room(journal, transaction, len(frame), frees)
             if wait is not None:
                 return wait
             self.last = seqno  # before anything can go wrong: no number is given twice (J8)
@@ -245,7 +252,22 @@ class Store:
             if journal is not None:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
+        if journal is None:
+            self.changes.remember(seqno, now, operations, size)
         return None
+
+    def _room(self, journal: Journal, transaction: Transaction, size: int, frees: bool) -> Wait | None:
+        """What a commit has to wait for: room in the journal, or flushing to keep up."""
+        flusher = self.flusher
+        try:
+            wait = journal.room(size, frees)
+        except DiskFull:
+            if flusher is None or not flusher.can_make_room():
+                raise
+            return flusher.want()
+        if wait is None and flusher is not None and flusher.slow:
+            return flusher.stall(transaction, size, frees)
+        return wait
 
     def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
         spaces, watches = self.spaces, self.watches.databases
@@ -322,8 +344,14 @@ class Store:
 
     def replay(self, frame: Frame) -> None:
         """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""
+        operations = frame.operations
         try:
-            self._apply(frame.seqno, frame.unix_ms, frame.operations)
+            if len(operations) == 1 and operations[0][0] == PUT and not operations[0][4]:
+                # What most commits are, and a start has millions of them: `_apply` in short.
+                _, database, key, value, _, flags = operations[0]
+                self.spaces[database].put(key, (frame.seqno | flags << 56).to_bytes(8, "little") + value, 0)
+            else:
+                self._apply(frame.seqno, frame.unix_ms, operations)
         except IndexError:
             raise self._unknown_database() from None
 
@@ -337,6 +365,7 @@ class Store:
         if self.journal is not None:
             self.synced = synced = self.journal.synced
         counts, buried = self._counts, self._buried
+        self.changes.progressed()
         while counts and counts[0][0] <= synced:
             _, self._synced_counts, self._synced_expired = counts.popleft()
         oldest = self.snapshots.oldest_seqno()
@@ -364,10 +393,9 @@ class Store:
         if len(self._counts) >= COUNTS_KEPT:
             self._counts.pop()
         self._counts.append((last, self._count_keys(), self.expired_keys))
+        self.changes.committed()
         if self.flusher is not None:
             self.flusher.check()
-        if self.views.keep:
-            self.snapshots.check()
 
     # the base
 
@@ -392,8 +420,14 @@ class Store:
         assert self.ground is not None
         assert self.ground.meta is not None
         self.base_seqno = self.ground.meta.seqno
+        self._reserve()
+        self.snapshots.check_soon()
         self.sweeper.flushed()
         self._clean()
+
+    def _reserve(self) -> None:
+        assert self.ground is not None
+        self.ground.call("reserve", None, (), lambda _, error: None)
 
     def _clean(self) -> None:
         """S4: cleans generations that were dropped, once nothing can reach them or bring them back."""
@@ -445,7 +479,11 @@ class Store:
             "engine": "rocksdb" if durable else "memory",
             "history": self.history,
             "synced": self.synced if durable else self.last,
+            "changes_oldest": self.changes.oldest,
+            "archived": 0,
+            "archive_error": "",
             "journal_bytes": 0,
+            "journal_bytes_retained": 0,
             "journal_bytes_max": self.settings.integer("journal-max-bytes") if durable else 0,
             "journal_segments": 0,
             "groups": 0,
@@ -478,7 +516,7 @@ class Store:
                 "cold_reads": self.gatherer.cold_reads,
                 "base_restarts": ground.restarts,
                 **self.flusher.statistics(),
-                **ground.stats,
+                **{f"base_{name}": value for name, value in ground.stats.items()},
             }
         return facts
 
@@ -490,6 +528,7 @@ class Store:
         self.sweeper.close()
         if self.flusher is not None:
             self.flusher.close()
+        self.changes.close()
         if self.journal is None:
             done(None)
         else:

@@ -143,37 +143,43 @@ class Sweeper:
                 asked.append((spaces[prefix], key, expires))
         if not due:
             return self._end(view, next_ms)
-        confirmed: dict[Keyspace, list[bytes]] = {}
-        left = len(asked)
+        answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
 
-        def judged(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
-            nonlocal left
+        def answered(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
             self.failed = self.failed or failed
-            record = _newest(space, view, key, record)
-            there = record is not None and not record[7] & TOMBSTONE
-            if there and record is not None and record[7] & EXPIRES and rec.expires_of(record) == expires:
-                confirmed.setdefault(space, []).append(key)
-            left -= 1
-            if not left:
-                self._settle(confirmed, due, view)
+            answers.append((space, key, expires, record))
+            if len(answers) == len(asked):
+                self._settle(answers, due, view)
 
         if not asked:
-            return self._settle(confirmed, due, view)
+            return self._settle(answers, due, view)
         for space, key, expires in asked:
-            self._ask(space, key, expires, view, judged)
+            self._ask(space, key, expires, view, answered)
 
-    def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, judged: Any) -> None:
+    def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, answered: Any) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
-            judged(space, key, expires, record, error is not None)
+            answered(space, key, expires, record, error is not None)
 
         if _newest(space, view, key, None) is not None:
-            judged(space, key, expires, None)
+            answered(space, key, expires, None)
         else:
             self._store.gatherer.row(view, space, key, told)
 
-    def _settle(self, confirmed: dict[Keyspace, list[bytes]], due: list[bytes], view: int) -> None:
-        """What the newest records confirm is deleted; only what is done is passed over."""
+    def _settle(
+        self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], view: int
+    ) -> None:
+        """What the newest records confirm is deleted; only what is done is passed over.
+
+        The rows were answered one after another, and clients wrote meanwhile: the records that count are those of now.
+        """
         store = self._store
+        confirmed: dict[Keyspace, list[bytes]] = {}
+        for space, key, expires, below in answers:
+            record = _newest(space, view, key, below)
+            if record is None or record[7] & TOMBSTONE or not record[7] & EXPIRES:
+                continue
+            if rec.expires_of(record) == expires:
+                confirmed.setdefault(space, []).append(key)
         spaces = store.spaces
         done = [self._lapse(spaces.index(space), keys) for space, keys in confirmed.items() if space in spaces]
         now = store.now()
