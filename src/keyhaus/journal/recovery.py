@@ -62,7 +62,7 @@ class Walk:
         self.proven = base_seqno
         self.whole = True
         self.clock = 0
-        self.top = base_seqno
+        self.top = 0
         self._good: list[tuple[Line, int]] = []  # each segment, and where its last accepted group ends
 
     def segment(self, line: Line, groups: Iterator[Group]) -> int:
@@ -202,7 +202,9 @@ def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[in
     result.check()
     if manifest.segments and base_seqno > result.top:
         raise Corruption(
-            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}", manifests.NAME, 0
+            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}",
+            manifest.segments[-1].name,
+            ends[-1],
         )
     return result, ends
 
