@@ -6,7 +6,11 @@ syncs that fail, crashes inside recovery, and may end with one damaged group. Af
 - what an asker with `always` could have been told is still there (else LOST);
 - what an earlier recovery did without stays away (else RESURRECTED);
 - no number was given twice (else REUSED);
-- damage to what something proves to be synced is refused (else UNNOTICED).
+- damage to what something proves to be synced is refused (else UNNOTICED);
+- what can be read of journal and archive together is each accepted commit once, in order (else MISREAD), with an
+  archive from the very first one on (else GAP).
+
+Some histories retain what the base covers, some archive it, to a disk that fails and is full at times.
 
 `PLANTED` switches off one rule of the journal each: then some history must break.
 """
@@ -20,14 +24,16 @@ from typing import Any
 from unittest.mock import patch
 
 from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.journal import archiver, reading, recovery
 from keyhaus.journal import format as layout
 from keyhaus.journal import journal as running
 from keyhaus.journal import manifest as manifests
-from keyhaus.journal import recovery
 from keyhaus.journal.format import COMMITS, PUT, Frame
 from keyhaus.journal.journal import Journal
 from keyhaus.journal.manifest import Line, Manifest
-from tests.support.simulation import Crash, SimulatedDisk, SimulatedSpawn
+from keyhaus.journal.reading import Kept, Room, Running, Stretch
+from keyhaus.journal.retention import Retention
+from tests.support.simulation import Crash, Inode, SimulatedDisk, SimulatedSpawn
 
 SEGMENT_BYTES = 40 * 1024
 STEPS = 140
@@ -44,6 +50,9 @@ class World:
         self.random = random.Random(seed)
         self.base_covers = base_covers
         self.disk = SimulatedDisk(self.random)
+        self.archive = SimulatedDisk(self.random) if self.random.random() < 0.5 else None
+        self.retain_bytes = self.random.choice((0, 0, 100 * 1024, 1 << 40))
+        self.reads = self.archived = 0
         self.base: dict[int, bytes] = {}
         self.base_seqno = 0
         self.told: dict[int, bytes] = {}
@@ -116,24 +125,76 @@ class World:
             if not self.spawn.ring():
                 raise Broken("STUCK while closing")
         self.note(f"stop: {closed}")
-        self.disk.kill()
+        self.stop_disks(power_cut=False)
         self.recover()
+
+    def read(self) -> None:
+        """Whoever follows sees each commit that is synced once, in order, page by page."""
+        after = self.journal.manifest.lines[0].begins_after if self.archive is None else 0
+        expected = self.expected(after, self.journal.synced)
+        found: list[tuple[int, bytes]] = []
+        runs = Running(self.disk, self.archive)
+        for _ in range(10_000):
+            room = Room(self.random.randint(1, 9), 1 << 20, True)
+            manifest, synced = self.journal.manifest, self.journal.synced
+            try:
+                page = runs.page(manifest, synced, after, lambda frame: (frame.seqno, frame.operations[0][3]), room)
+            except StorageError as error:
+                raise Broken(f"GAP after {after}: {error}") from error
+            found += page.entries
+            if page.at == self.journal.synced:
+                break
+            after = page.at
+        self.compare(found, expected, "a reader")
+        tail = self.journal.tail
+        ended = reading.page(
+            iter(tail.steps(tail.begins_after, self.journal.synced)),
+            tail.begins_after,
+            lambda frame: (frame.seqno, frame.operations[0][3]),
+            Room(1 << 30, 1 << 30, True),
+        )
+        newest = sorted(item for item in self.state.items() if tail.begins_after < item[0] <= self.journal.synced)
+        self.compare(ended.entries, newest, "a follower")
+
+    def expected(self, after: int, newest: int) -> list[tuple[int, bytes]]:
+        if self.archive is not None and after:
+            raise Broken(f"GAP up to {after}")
+        return sorted(item for item in self.state.items() if after < item[0] <= newest)
+
+    def compare(self, found: list[tuple[int, bytes]], expected: list[tuple[int, bytes]], who: str) -> None:
+        self.reads += 1
+        if found != expected:
+            wrong = next((mine[0] for mine, theirs in zip(found, expected, strict=False) if mine != theirs), None)
+            raise Broken(f"MISREAD {who} has {len(found)} commits instead of {len(expected)}; wrong is {wrong}")
+
+    def roll(self) -> None:
+        self.journal.roll_now()
+
+    def archive_trouble(self) -> None:
+        """The archive's disk is full, or has room again."""
+        if self.archive is not None:
+            self.archive.room = 0 if self.archive.room else 1 << 40
 
     # faults
 
     def crash(self) -> None:
         self.crashes += 1
-        if self.random.random() < 0.5:
-            self.note("POWER CUT")
-            self.disk.power_cut()
-        else:
-            self.note("kill -9")
-            self.disk.kill()
+        power_cut = self.random.random() < 0.5
+        self.note("POWER CUT" if power_cut else "kill -9")
+        self.stop_disks(power_cut)
         self.recover()
+
+    def stop_disks(self, power_cut: bool) -> None:
+        for disk in filter(None, (self.disk, self.archive)):
+            if power_cut:
+                disk.power_cut()
+            else:
+                disk.kill()
 
     def crash_within(self) -> None:
         """The process stops in the middle of what the workers do."""
-        self.disk.crash_in = self.random.randint(0, 6)
+        disk = self.random.choice((self.disk, self.archive or self.disk))
+        disk.crash_in = self.random.randint(0, 6)
         try:
             for _ in range(self.random.randint(1, 8)):
                 self.turn()
@@ -141,7 +202,7 @@ class World:
         except Crash:
             self.crash()
         finally:
-            self.disk.crash_in = None
+            disk.crash_in = None
 
     def damage(self) -> None:
         """Destroys one group of which the chain still says that it was synced; true to its rules, recovery refuses."""
@@ -193,26 +254,37 @@ class World:
                 state[frame.seqno] = frame.operations[0][3]
 
             try:
+                kept = self.kept()
                 started = recovery.start(
                     self.disk,
                     self.random.randbytes,
                     apply,
                     segment_bytes=SEGMENT_BYTES,
                     base_seqno=self.base_seqno,
+                    archives=self.archive is not None,
                 )
                 break
             except Crash:
                 self.crashes += 1
                 self.note("crash inside recovery")
-                self.disk.power_cut() if self.random.random() < 0.5 else self.disk.kill()
+                self.stop_disks(power_cut=self.random.random() < 0.5)
             except OSError:
                 self.note("recovery fails at a sync, and is run again")
-                self.disk.kill()
+                self.stop_disks(power_cut=False)
         self.disk.crash_in = None
         self.disk.sync_failures = 0.04
         self.state = state
+        if self.archive is not None:
+            self.archive.sync_failures = 0.04
         self.journal = Journal(
-            self.disk, self.spawn, started, clock=lambda: 0, segment_bytes=SEGMENT_BYTES, max_bytes=1 << 40
+            self.disk,
+            self.spawn,
+            started,
+            clock=lambda: 0,
+            segment_bytes=SEGMENT_BYTES,
+            max_bytes=1 << 40,
+            retain_bytes=self.retain_bytes,
+            archive=self.archive,
         )
         self.journal.on_progress = self.progress
         self.note(f"recovered: {started.commits} commits, {started.rewritten} rewritten, goes on behind {started.last}")
@@ -223,6 +295,16 @@ class World:
             raise Broken(f"RESURRECTED {min(resurrected)[:10]!r}")
         self.dropped |= {value for seqno, value in self.given.items() if state.get(seqno) != value}
         self.told.update(state)
+        if kept is not None:
+            found = [(frame.seqno, frame.operations[0][3]) for frame in kept.commits(kept.oldest)]
+            self.compare(found, self.expected(kept.oldest, kept.newest), "who read before the start")
+
+    def kept(self) -> Kept | None:
+        """What is kept while nothing runs; what is read of it is read later, so all of it is read now."""
+        if not self.disk.exists(manifests.NAME):
+            return None
+        kept = reading.stopped(self.disk, self.archive)
+        return kept._replace(stretches=[_frozen(stretch) for stretch in kept.stretches])
 
     def run(self) -> None:
         work = (
@@ -236,10 +318,22 @@ class World:
             (self.crash, 5),
             (self.crash_within, 5),
             (self.damage, 1),
+            (self.read, 4),
+            (self.roll, 1),
+            (self.archive_trouble, 1),
         )
         steps, weights = zip(*work, strict=True)
         for _ in range(STEPS):
             self.random.choices(steps, weights)[0]()
+
+
+def _frozen(stretch: Stretch) -> Stretch:
+    """A stretch on a disk that nobody changes any more."""
+    assert isinstance(stretch.disk, SimulatedDisk)
+    frozen = SimulatedDisk(stretch.disk.random)
+    frozen.inodes[stretch.name] = inode = Inode()
+    inode.cache = bytearray(stretch.disk.inodes[stretch.name].cache)
+    return stretch._replace(disk=frozen)
 
 
 def history(seed: int, base_covers: bool = True) -> tuple[str | None, World | None]:
@@ -290,6 +384,10 @@ def _seal_without_sync(job: Any) -> None:
     manifests.replace(job.disk, job.manifest)
 
 
+def _all_to_the_newest(disk: Any, manifest: Manifest, newest: int) -> list[Stretch]:
+    return [Stretch(disk, line.name, line.epoch, line.begins_after, newest) for line in manifest.lines]
+
+
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "roll-syncs": (running._Write, "seal_segment", _seal_without_sync),
     "sync-covers-written": (Journal, "sync_covers", lambda journal: journal.last),
@@ -301,15 +399,19 @@ PLANTED: dict[str, tuple[Any, str, Any]] = {
     "dead-data": (recovery.Walk, "dead", staticmethod(lambda seqno, limit: False)),
     "jump": (recovery, "JUMP", 0),
     "poison": (Journal, "_poison", _forgive),
-    "base-covers": (None, "", None),
+    "archive-before-reuse": (Retention, "archived", lambda retention, ends, manifest: True),
+    "archive-syncs-files": (archiver, "sync_file", lambda file: None),
+    "archive-syncs-names": (archiver, "sync_names", lambda archive, history: None),
+    "segments-end": (reading, "segments", _all_to_the_newest),
+    "base-covers": (recovery.Walk, "jump_proves", lambda walk: 0),
 }
 
 
 @contextlib.contextmanager
 def planted(rule: str | None) -> Iterator[bool]:
     """Switches a rule off; what `base_covers` is to be for the histories run inside."""
-    if rule is None or rule == "base-covers":
-        yield rule is None
+    if rule is None:
+        yield True
         return
     owner, name, replacement = PLANTED[rule]
     if rule == "rewrite":
@@ -327,4 +429,4 @@ def planted(rule: str | None) -> Iterator[bool]:
             yield True
         return
     with patch.object(owner, name, replacement):
-        yield True
+        yield rule != "base-covers"

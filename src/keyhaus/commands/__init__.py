@@ -4,6 +4,7 @@ Importing the package fills `spec.TABLE`: each module named here enters its comm
 """
 
 from keyhaus.commands import (
+    changes,
     clients,
     configuration,
     connection,
@@ -22,6 +23,7 @@ from keyhaus.commands import (
 )
 
 __all__ = [
+    "changes",
     "clients",
     "configuration",
     "connection",

@@ -123,7 +123,7 @@ def _timeout_ms(word: bytes) -> int:
 async def _wait_for_replicas(wanted: int, timeout_ms: int, context: Context) -> None:
     """There are no replicas, so whoever wants one waits until its time is over; inside EXEC nobody waits."""
     if wanted > 0 and not context.in_multi:
-        await Wait(timeout_ms or None)
+        await Wait(timeout_ms or None, outside=True)
 
 
 @command(

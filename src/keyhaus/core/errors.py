@@ -158,6 +158,18 @@ class OutOfMemory(StorageError):
     code = "OOM"
 
 
+class ChangesTooOld(StorageError):
+    """What comes right after the seqno that was asked for is no longer kept."""
+
+    code = "TOOOLD"
+
+
+class ChangesLost(StorageError):
+    """The seqno that was asked for is none of this history: a crash took it back, or it is another history's."""
+
+    code = "LOST"
+
+
 class Closed(StorageError):
     """The database is closed or closing."""
 

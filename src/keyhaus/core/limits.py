@@ -67,3 +67,9 @@ SNAPSHOT_MS_MAX: Final = 300_000
 SNAPSHOT_BYTES_MAX: Final = 64 * MIB
 JOURNAL_RETAIN_BYTES: Final = 64 * MIB
 FEED_BYTES: Final = 64 * MIB
+FEED_TAIL_BYTES: Final = 4 * MIB  # of the newest commits, kept so that those who follow them need no disk
+
+# CHANGES.
+CHANGES_COUNT: Final = 1000  # commits of one page, where no COUNT is given
+CHANGES_COUNT_MAX: Final = 10_000
+CHANGES_PLACES_MAX: Final = 1024  # where readers go on; the one that was used longest ago goes first

@@ -117,14 +117,20 @@ def groups(data: bytes, epoch: int) -> Iterator[Group]:
         if found < 0:
             return
         offset = found - 8
-        if offset % ALIGN_BYTES == 0 and (head := _read_group(data, offset)) is not None:
+        if offset % ALIGN_BYTES == 0 and (head := read_group(data, offset)) is not None:
             yield head
             at = offset + head.length
         else:
             at = offset + 1
 
 
-def _read_group(data: bytes, offset: int) -> Group | None:
+def length_at(data: bytes, offset: int) -> int:
+    """The length that a group which may stand at an offset gives; whether it is one, its checksum says."""
+    return int(_CRC.unpack_from(data, offset + 4)[0])
+
+
+def read_group(data: bytes, offset: int) -> Group | None:
+    """The head of the group that stands whole at an offset of `data`; None where there is none."""
     if offset + GROUP_BYTES > len(data):
         return None
     crc, length, _, first, last, clock, mark, kind = _GROUP.unpack_from(data, offset)
@@ -178,13 +184,22 @@ def _append_operation(parts: list[bytes], operation: Operation) -> None:
 
 def frames(data: bytes, head: Group) -> Iterator[tuple[int, int]]:
     """Where each frame of a group begins and ends. Raises ValueError where the lengths make no sense."""
-    at, end = head.offset + GROUP_BYTES, head.offset + head.length
+    return frames_between(data, head.offset + GROUP_BYTES, head.offset + head.length)
+
+
+def frames_between(data: bytes, at: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where each of the frames that fill a part of `data` begins and ends. Raises ValueError as `frames` does."""
     while at < end:
         length = _CRC.unpack_from(data, at)[0]
         if length < FRAME_BYTES or at + length > end:
             raise ValueError(f"a frame of {length} bytes at offset {at} does not fit its group")
         yield at, at + length
         at += length
+
+
+def time_at(data: bytes, at: int) -> int:
+    """The time of the frame that begins at an offset, in milliseconds since 1970."""
+    return int(_FRAME.unpack_from(data, at)[2])
 
 
 def read_frame(data: bytes, at: int) -> Frame:

@@ -11,6 +11,8 @@ marks advance, the replies that waited leave, and the next group is submitted: i
 One group is in flight at a time. The writer also rolls (J4); the syncer syncs once a second for those who asked for
 `everysec`, without holding up the writer; the preparer makes segments ahead (J2). Any failure of a write or a sync
 poisons the journal (C4): nothing is written, synced or confirmed ever after.
+
+What becomes of a closed segment is said by `retention`; the archiver copies it to the archive first, if there is one.
 """
 
 from __future__ import annotations
@@ -29,11 +31,13 @@ from keyhaus.core.spawn import Spawn
 from keyhaus.core.wait import Wait
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
+from keyhaus.journal.closed import ClosedSegments
 from keyhaus.journal.format import COMMITS, END, GROUP_BYTES, IDLE
 from keyhaus.journal.manifest import Manifest
 from keyhaus.journal.preparer import Preparer
 from keyhaus.journal.recovery import Started
 from keyhaus.journal.segments import Segment, align
+from keyhaus.journal.tail import Tail
 
 log = logging.getLogger("keyhaus.journal")
 
@@ -78,6 +82,9 @@ class Journal:
         poisoned: Why nothing more is confirmed; None while all is well.
         manifest: The chain as the newest job has it.
         groups, syncs: How many there were.
+        disk: Where the segments are.
+        tail: The newest groups, for those who follow.
+        closed: What becomes of closed segments.
     """
 
     def __init__(
@@ -89,14 +96,27 @@ class Journal:
         clock: Callable[[], int],
         segment_bytes: int,
         max_bytes: int,
+        retain_bytes: int = 0,
+        archive: Disk | None = None,
     ) -> None:
+        """Args:
+        disk: Where the segments are.
+        spawn: Threads and timers.
+        started: What the start left behind.
+        clock: The time, in milliseconds since 1970.
+        segment_bytes: The size of a segment.
+        max_bytes: How much all named segments may take.
+        retain_bytes: How much of them is kept to be read once the base covers it.
+        archive: Where closed segments are copied to before they are reused.
+        """
         self.last = self.written = self.synced = started.last
         self.poisoned: Poisoned | None = None
         self.manifest = started.manifest
         self.groups = self.syncs = 0
-        self._sizes = dict(started.sizes)
-        self._release_to = self._released = 0
-        self._disk, self._spawn, self._clock = disk, spawn, clock
+        self.disk, self._spawn, self._clock = disk, spawn, clock
+        self.tail = Tail(limits.FEED_TAIL_BYTES, started.last)
+        self._roll_to = 0  # somebody wants what is up to here in closed segments
+        self._rolled = Wait()
         self._block = disk.block_bytes()
         self._segment = started.segment
         self._offset = started.offset
@@ -109,6 +129,7 @@ class Journal:
         self._busy = self._scheduled = self._idle_armed = self._second_armed = False
         self._sync_due = self._syncing = False
         self._closing: Callable[[BaseException | None], None] | None = None
+        self._archived_last = False
         self._room = Wait()  # fires when a mark moves
         self._segments = Wait()  # fires when a segment was prepared, or can't be
         self._waiters: list[Callable[[], None]] = []
@@ -116,14 +137,33 @@ class Journal:
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
         self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
-        self.preparer = Preparer(
-            disk, spawn, started, self._segments_changed, self.fail, segment_bytes, max_bytes, self._block
+        self.closed = ClosedSegments(
+            self, spawn, dict(started.sizes), max_bytes, retain_bytes, archive, self._ask_for_turn
         )
+        self.preparer = Preparer(
+            disk,
+            spawn,
+            started,
+            self._segments_changed,
+            self.fail,
+            self.closed.give_way,
+            self.closed.limit,
+            segment_bytes,
+            max_bytes,
+            self._block,
+        )
+        self.closed.on_archive = self.preparer.look_again
+        self.closed.look()
 
     @property
     def size(self) -> int:
         """The size of all files that the manifest names."""
-        return sum(self._sizes.values())
+        return self.closed.retention.bytes
+
+    @property
+    def oldest(self) -> int:
+        """The lowest seqno after which the journal and its archive have everything."""
+        return min(self.closed.oldest, self.tail.begins_after)
 
     # for commits
 
@@ -226,8 +266,10 @@ class Journal:
     def _submit(self) -> None:
         if self.poisoned is not None or self._busy:
             return
-        if self._release_to > self._released:
-            return self._submit_release()
+        if self.closed.due:
+            return self._submit_plan()
+        if self._roll_to and not self._syncing and (roll := self._roll_job()) is not None:
+            return self._submit_write(roll)
         sync = self._demanded > self.synced
         if self._sync_due and not self._syncing:
             self._sync_due = False
@@ -241,12 +283,15 @@ class Journal:
         if self._parts:
             job = self._close_group(sync)
         elif sync:
-            job = _Write(self._disk, self._segment, self._offset, b"", self.last, True)
+            job = _Write(self.disk, self._segment, self._offset, b"", self.last, True)
         elif self._closing is not None and not self._syncing:
-            return self._end()
+            return self._end() if self.closed.archiver is None or self._archived_last else self._archive_last()
         else:
             return
         self._new_block = self._new_block or job.sync
+        self._submit_write(job)
+
+    def _submit_write(self, job: _Write) -> None:
         self._busy = True
         self._writer.submit(job.run, lambda _, error: self._written(job, error))
 
@@ -265,9 +310,9 @@ class Journal:
         if self._rolls():
             seal, manifest = self._roll()
         offset = self._offset_of_next()
-        data = layout.group(
-            self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, b"".join(self._parts)
-        )
+        payload = b"".join(self._parts)
+        data = layout.group(self._segment.epoch, self._first, self.last, self._clock(), self.synced, COMMITS, payload)
+        self.tail.append(self._first, self.last, payload)
         if sync:
             # Whole blocks: to write part of one, the kernel may first have to read it.
             data += bytes(align(len(data), self._block) - len(data))
@@ -278,18 +323,41 @@ class Journal:
         self._measure()
         self.groups += 1
         self.on_group(self.last)
-        return _Write(self._disk, self._segment, offset, data, self.last, sync, seal, manifest)
+        return _Write(self.disk, self._segment, offset, data, self.last, sync, seal, manifest)
 
     def _roll(self) -> tuple[Segment, Manifest]:
         """Goes on in the next segment; the one that is left, and the manifest that names the next."""
         left = self._segment
+        begins_after = self._first - 1 if self._parts else self.last
         self._segment = self.preparer.take(align(GROUP_BYTES + self._open_bytes, self._block))
         self._offset, self._new_block = align(layout.HEADER_BYTES, self._block), True
-        self._sizes[self._segment.number] = self._segment.bytes
+        self.closed.retention.sizes[self._segment.number] = self._segment.bytes
         self.manifest = replace(
-            self.manifest, segments=(*self.manifest.segments, self._segment.line(self._first - 1)), ended=None
+            self.manifest,
+            segments=(*self.manifest.segments, self._segment.line(begins_after)),
+            ended=None,
+            archived_to=self.closed.archived_to,
         )
         return left, self.manifest
+
+    def _roll_job(self) -> _Write | None:
+        """A roll because somebody wants it, once all that it is about is written; the open group goes behind it."""
+        begins_after = self._first - 1 if self._parts else self.last
+        if begins_after < self._roll_to:
+            return None
+        if self.manifest.segments[-1].begins_after >= self._roll_to:
+            self._roll_over()
+            return None
+        if self.preparer.next(align(GROUP_BYTES + self._open_bytes, self._block)) is None:
+            return None  # `_segments_changed` comes back to it
+        left, manifest = self._roll()
+        self._measure()
+        return _Write(self.disk, self._segment, self._offset, b"", begins_after, False, left, manifest)
+
+    def _roll_over(self) -> None:
+        self._roll_to = 0
+        rolled, self._rolled = self._rolled, Wait()
+        rolled.fire()
 
     def _written(self, job: _Write, error: BaseException | None) -> None:
         self._busy = False
@@ -302,6 +370,7 @@ class Journal:
             # The seal synced every group before this one.
             job.seal.file.close()
             self.synced = max(self.synced, self._sealed_to(job))
+            self.closed.look()
         if job.sync:
             self.syncs += 1
             self.synced = max(self.synced, job.last)
@@ -340,6 +409,8 @@ class Journal:
     def _segments_changed(self) -> None:
         segments, self._segments = self._segments, Wait()
         segments.fire()
+        if self._roll_to:
+            self._ask_for_turn()
 
     # syncs beside the writer
 
@@ -388,7 +459,7 @@ class Journal:
         self._measure()
         self._busy = True
         padded = data.ljust(self._block, b"\0")
-        job = _Write(self._disk, self._segment, offset, padded, self.last, False)
+        job = _Write(self.disk, self._segment, offset, padded, self.last, False)
         self._writer.submit(job.run, lambda _, error: self._written(job, error))
 
     # poison
@@ -405,37 +476,65 @@ class Journal:
                 "restart; reads of what is on disk go on; mend the disk, then restart"
             )
         self._parts, self._open_bytes, self._fits = [], 0, 0
+        self._roll_over()
         self._settle()
 
-    # room given back, and the end
+    # closed segments
 
     def release(self, base_seqno: int) -> None:
-        """S1: everything up to `base_seqno` is durable elsewhere: segments with nothing newer are given back."""
-        self._release_to = max(self._release_to, base_seqno)
+        """S1: everything up to `base_seqno` is durable elsewhere: segments with nothing newer are kept for readers.
+
+        As many of them as `retain_bytes` allows; the others go, once they are archived.
+        """
+        self.closed.cover(base_seqno)
+
+    def roll_now(self) -> Wait:
+        """Closes the current segment, so that all commits up to now stand in closed ones: to be archived, or copied.
+
+        Returns:
+            A Wait that fires once that is so (or never will be: the journal is poisoned or closed).
+        """
+        rolled = self._rolled
+        self._roll_to = max(self._roll_to, self.last)
+        if self.poisoned is not None:
+            self._roll_over()
+        self._ask_for_turn()
+        return rolled
+
+    def _ask_for_turn(self) -> None:
         if not self._busy and not self._scheduled:
             self._schedule()
 
-    def _submit_release(self) -> None:
+    def _submit_plan(self) -> None:
         """One job at a time: the manifest that it writes names a segment only once that one's job has succeeded."""
-        self._released = self._release_to
-        lines = self.manifest.segments
-        keep = next((at for at in range(len(lines) - 1) if lines[at + 1].begins_after > self._released), len(lines) - 1)
-        if keep == 0:
+        plan = self.closed.plan()
+        if plan is None:
             return self._submit()
-        dropped, self.manifest = lines[:keep], replace(self.manifest, segments=lines[keep:])
-        manifest = self.manifest
+        self.manifest, dropped = plan
 
         def released(_: None, error: BaseException | None) -> None:
             self._busy = False
             if error is not None:
                 return self._poison(error)
-            for line in dropped:
-                del self._sizes[line.number]
-            self.preparer.recycle([line.name for line in dropped], self.size)
+            if dropped:
+                self.closed.retention.drop(dropped)
+                self.preparer.recycle([line.name for line in dropped], self.size)
             self._settle()
 
         self._busy = True
-        self._writer.submit(lambda: manifests.replace(self._disk, manifest), released)
+        self._writer.submit(lambda: manifests.replace(self.disk, plan.manifest), released)
+
+    def _archive_last(self) -> None:
+        """Before a clean stop: nothing more comes, so the current segment is archived too."""
+        self._archived_last = self._busy = True
+
+        def archived() -> None:
+            self._busy = False
+            self._settle()
+
+        self.closed.finish(archived)
+
+    # the end
 
     def close(self, done: Callable[[BaseException | None], None]) -> None:
         """J9: syncs everything, writes the end mark, syncs again, and says so in the manifest."""
@@ -450,7 +549,10 @@ class Journal:
         offset = align(self._offset, self._block)
         segment, lines = self._segment, self.manifest.segments
         self.manifest = replace(
-            self.manifest, segments=(*lines[:-1], replace(lines[-1], counts_to=self.last)), ended=offset
+            self.manifest,
+            segments=(*lines[:-1], replace(lines[-1], counts_to=self.last)),
+            ended=offset,
+            archived_to=self.closed.archived_to,
         )
         manifest = self.manifest
         data = layout.group(segment.epoch, self.last + 1, self.last, self._clock(), self.synced, END, b"")
@@ -458,7 +560,7 @@ class Journal:
         def run() -> None:
             segment.file.write(data.ljust(self._block, b"\0"), offset)
             segment.file.sync()
-            manifests.replace(self._disk, manifest)
+            manifests.replace(self.disk, manifest)
 
         self._busy = True
         self._writer.submit(run, lambda _, error: self._closed(error))
@@ -468,18 +570,20 @@ class Journal:
         if done is None:
             return
         self.poisoned = self.poisoned or Poisoned("the journal is closed")
+        self._roll_over()
         for worker in (self._writer, self._syncer):
             worker.close()
         self.preparer.close()
+        self.closed.close()
         self._segment.file.close()
         done(error)
 
     def statistics(self) -> dict[str, Any]:
         return {
-            "journal_bytes": self.size,
-            "journal_segments": len(self.manifest.segments),
+            "changes_oldest": self.oldest,
             "groups": self.groups,
             "syncs": self.syncs,
             "poisoned": self.poisoned.message if self.poisoned else "",
             "full": self.preparer.refuses is not None,
+            **self.closed.statistics(),
         }

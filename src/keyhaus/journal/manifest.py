@@ -52,14 +52,23 @@ class Manifest(msgspec.Struct, frozen=True):
 
     Attributes:
         history: Identifies this line of sequence numbers (J8); random.
-        segments: The chain, oldest first.
+        segments: The chain that recovery walks, oldest first.
         ended: Where the end mark of the last clean stop stands, in the last segment (J9).
+        retained: Segments before the chain, oldest first: the base covers them, and they are kept to be read (S1).
+        archived_to: Up to where the archive has everything, durably; None where there is none.
     """
 
     history: str
     segments: tuple[Line, ...]
     ended: int | None = None
     version: int = VERSION
+    retained: tuple[Line, ...] = ()
+    archived_to: int | None = None
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """Every segment that is named, oldest first; each ends where the next one begins."""
+        return self.retained + self.segments
 
 
 def segment_name(number: int) -> str:

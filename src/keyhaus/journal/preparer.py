@@ -2,7 +2,8 @@
 
 Two are kept: the one that the journal rolls to next, and a spare that is as large as any in use, which no commit ever
 gets: the next start builds its fresh segment from it, so that a full disk can be started and emptied. No room for
-another is no failure: commits that don't fit are refused (`refuses`), and it is tried again every second.
+another is no failure: what is only retained gives way; then commits that don't fit are refused (`refuses`), and it is
+tried again every second.
 """
 
 from __future__ import annotations
@@ -37,11 +38,26 @@ class Preparer:
         started: Started,
         on_change: Callable[[], None],
         on_failure: Callable[[BaseException], None],
+        give_way: Callable[[int], bool],
+        limit: Callable[[], str],
         segment_bytes: int,
         max_bytes: int,
         block: int,
     ) -> None:
+        """Args:
+        disk: Where segments are made.
+        spawn: Threads and timers.
+        started: What the start left behind.
+        on_change: Called when a segment was prepared, or can't be.
+        on_failure: Called when the disk failed.
+        give_way: Whether so many bytes of named files will be given back; then `recycle` follows.
+        limit: What to say where there is no room within `max_bytes`.
+        segment_bytes: The size of a segment.
+        max_bytes: How much the named files may take.
+        block: The device's block.
+        """
         self.refuses: str | None = None
+        self._give_way, self._limit = give_way, limit
         self._disk, self._spawn = disk, spawn
         self._on_change, self._on_failure = on_change, on_failure
         self._segment_bytes, self._max_bytes, self._block = segment_bytes, max_bytes, block
@@ -91,23 +107,23 @@ class Preparer:
         # What deletes may use stays free behind it, in a segment of its own size too.
         size += min(1 << 20, align(size // 8, self._block))
         if size > self._largest and used + size > self._max_bytes:
-            return self._limit()  # smaller ones may still fit, so nothing is kept ready for this one
+            # Smaller ones may still fit, so nothing is kept ready for this one.
+            return None if self._give_way(used + size - self._max_bytes) else self._limit()
         if not self._retrying:
             self._largest = max(self._largest, size)
         self._fill()
         return self.refuses
 
-    def _limit(self) -> str:
-        return (
-            f"the journal has reached its limit of {self._max_bytes} bytes (journal-max-bytes): restart with a "
-            "higher one"
-        )
-
     def recycle(self, names: list[str], used: int) -> None:
         """Files whose segments left the manifest, which now names `used` bytes."""
         self._unused += names
         self._used = used
+        self.look_again()
+
+    def look_again(self) -> None:
+        """What stood in the way may have changed: those who wait look again, too."""
         self._fill()
+        self._on_change()
 
     def close(self) -> None:
         self._closed = True
@@ -125,7 +141,8 @@ class Preparer:
             return self._submit_removal()
         if large_enough and self._used + self._largest > self._max_bytes:
             # The spare is beyond the limit; another one to roll to is not made.
-            self.refuses = self._limit()
+            gives_way = self._give_way(self._used + self._largest - self._max_bytes)
+            self.refuses = None if gives_way else self._limit()
             return
         self._busy = True
         self._number += 1
@@ -139,6 +156,8 @@ class Preparer:
         if error is not None:
             if not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
                 return self._on_failure(error)  # C4: only a lack of room is no failure
+            if not self._closed and self._give_way(self._largest):
+                return
             self.refuses = "the disk is full: the write was refused and nothing was done; it goes on once there is room"
             self._largest = max([self._used_largest, *(entry.bytes for entry in self._prepared)])
             if not self._closed:

@@ -105,6 +105,7 @@ class Walk:
         self.top = max(self.top, first_after - 1)
         if self.whole and self.at < first_after and self.jump_counts(last_before):
             self.at = first_after - 1
+            self.proven = max(self.proven, self.jump_proves())
         elif self.at < last_before:
             self.whole = False
 
@@ -117,6 +118,10 @@ class Walk:
     def start_proves(last_before: int) -> int:
         """J6: a start record was written only once everything before it was synced."""
         return last_before
+
+    def jump_proves(self) -> int:
+        """There is nothing to prove in numbers that were never given: so each segment begins where the walk stands."""
+        return self.start_proves(self.at)
 
     def jump_counts(self, last_before: int) -> bool:
         """J5: a start record makes its jump only where the walk stands at its begin, or the base lies behind it."""
@@ -212,12 +217,20 @@ def start(
     segment_bytes: int,
     base_seqno: int = 0,
     history: str | None = None,
+    archives: bool = False,
 ) -> Started:
     """Recovers what is there and makes the journal ready for its first commit (J6).
 
-    Where there is a base, it says up to which number it reaches and to which history it belongs.
-
     It appends to nothing that it read, may fail or crash at any point, and may then be run again.
+
+    Args:
+        disk: The database's directory.
+        random_bytes: Where a history id and epochs come from.
+        apply: Called with each commit above the base, in order.
+        segment_bytes: The size of a segment.
+        base_seqno: Up to where the base has everything.
+        history: To which history the base belongs; None where there is none.
+        archives: Whether there is an archive that a retained segment has to be in before it goes (S1).
 
     Raises:
         Corruption: Something that was synced is missing or damaged; names the file and the offset.
@@ -243,16 +256,47 @@ def start(
         found.clock = max(found.clock, frame.unix_ms)
         if frame.seqno > proven:
             unproven.append((frame.seqno, raw))
-    last, offset, segment = _fresh(disk, random_bytes, before, ends, found, proven, unproven, segment_bytes)
+    before = _present(disk, before)
+    try:
+        last, offset, segment = _fresh(disk, random_bytes, before, ends, found, proven, unproven, segment_bytes)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not (free := _free(before, archives)):
+            raise
+        before = _give_back(disk, before, free)
+        last, offset, segment = _fresh(disk, random_bytes, before, ends, found, proven, unproven, segment_bytes)
     older = tuple(
         replace(line, counts_to=proven if line.counts_to is None else min(line.counts_to, proven))
         for line in before.segments
     )
-    chain = Manifest(before.history, (*older, segment.line(proven, start=True)))
+    chain = replace(before, segments=(*older, segment.line(proven, start=True)), ended=None)
     manifests.replace(disk, chain)
     sizes = {line.number: _cut(disk, line, end) for line, end in zip(older, ends, strict=True)}
+    sizes.update({line.number: _size(disk, line.name) for line in chain.retained})
     sizes[segment.number] = segment.bytes
     return Started(chain, segment, offset, last, found.clock, unnamed(disk, chain), sizes, commits, len(unproven))
+
+
+def _present(disk: Disk, manifest: Manifest) -> Manifest:
+    """The manifest without retained segments that are gone, and what came before them: none is needed for the data."""
+    gone = max((at for at, line in enumerate(manifest.retained) if not disk.exists(line.name)), default=-1)
+    return replace(manifest, retained=manifest.retained[gone + 1 :])
+
+
+def _free(manifest: Manifest, archives: bool) -> int:
+    """How many retained segments may go: without an archive all, else those that are in it (S1)."""
+    if not archives:
+        return len(manifest.retained)
+    to = manifest.archived_to or 0
+    return sum(line.begins_after <= to for line in manifest.lines[1 : len(manifest.retained) + 1])
+
+
+def _give_back(disk: Disk, manifest: Manifest, count: int) -> Manifest:
+    """On a full disk the oldest retained segments make room, once a manifest without them is durable."""
+    rest = replace(manifest, retained=manifest.retained[count:])
+    manifests.replace(disk, rest)
+    for line in manifest.retained[:count]:
+        disk.remove(line.name)
+    return rest
 
 
 def proven_of(found: Walk) -> int:
@@ -304,7 +348,7 @@ def _room_for_fresh(
     """A file for the fresh segment: one that lies unused, or a new one, on a full disk a small one (J2)."""
     spares = unnamed(disk, before)
     numbers = [manifests.segment_number(name) or 0 for name in disk.names(DIRECTORY)]
-    number = 1 + max([0, *numbers, *(line.number for line in before.segments)])
+    number = 1 + max([0, *numbers, *(line.number for line in before.lines)])
     # A smaller one may be what a preparation left that was cut off: the room is better used for a whole one.
     fitting = [name for name in spares if _size(disk, name) >= max(need, segment_bytes // 2)]
     if fitting:
@@ -347,7 +391,7 @@ def rewrites(unproven: list[tuple[int, bytes]]) -> list[tuple[int, int, list[byt
 
 def unnamed(disk: Disk, manifest: Manifest) -> list[str]:
     """Segment files that the manifest does not name: none of the database, and free for reuse (J3)."""
-    named = {line.name for line in manifest.segments}
+    named = {line.name for line in manifest.lines}
     names = (f"{DIRECTORY}/{name}" for name in disk.names(DIRECTORY))
     return [name for name in names if manifests.segment_number(name) is not None and name not in named]
 

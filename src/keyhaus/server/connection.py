@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has said all; what it still has to be told is told before the connection is closed."""
         self._end_of_file = True
-        if self._waiting is not None and self._session is not None and self._session.blocks():
+        if self._waiting is not None and self._waiting.outside:
             self._give_up()  # it may be gone, and what WAIT waits for may never come
         self._close_if_done()
         return self._transport is not None
@@ -323,6 +323,8 @@ class Connection(asyncio.Protocol):
 
     def _wait_for(self, wait: Wait) -> None:
         self._waiting = wait
+        if self._end_of_file and wait.outside:
+            return self._give_up()
         if wait.timeout_ms is not None:
             self._timer = self._server.loop.call_later(wait.timeout_ms / 1000, self._resume, wait)
 
@@ -341,7 +343,10 @@ class Connection(asyncio.Protocol):
             self._timer = None
         reply = session.resume()
         if reply.__class__ is Wait:
-            return self._wait_for(reply)
+            self._wait_for(reply)
+            if self._ended:
+                self._close_if_done()
+            return
         if not (session.muted and session.mutes()):
             out: list[bytes] = []
             self._hold(session, reply, out)

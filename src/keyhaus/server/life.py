@@ -135,10 +135,13 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     directory = Path(settings["dir"])
     before = time.monotonic()
     try:
+        archive = _archive(settings)
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
         try:
-            store = Store.open(OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer)
+            store = Store.open(
+                OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer, archive=archive
+            )
         except BaseException:
             ground.close()
             raise
@@ -184,6 +187,21 @@ async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: a
         ground.close()
         raise error
     return ground
+
+
+def _archive(settings: Settings) -> OsDisk | None:
+    """The directory of the archive, made where it is missing; None if none is wanted. Raises StartFailed."""
+    if not settings["archive-dir"]:
+        return None
+    directory = Path(settings["archive-dir"])
+    try:
+        _make_directory(directory)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it is not writable", str(directory))
+    except OSError as error:
+        reason = "it is no directory" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+        raise StartFailed(f"the archive {directory} (archive-dir) can't be used: {reason}") from error
+    return OsDisk(directory)
 
 
 async def _bind(address: Address) -> list[socket.socket]:

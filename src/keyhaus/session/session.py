@@ -375,10 +375,6 @@ class Session:
         wanted, self._tx.waits_for_sync = self._tx.waits_for_sync, False
         return wanted
 
-    def blocks(self) -> bool:
-        """Whether the command that runs is one that waits for something outside, such as WAIT."""
-        return self.spec is not None and bool(self.spec.flags & Flag.BLOCKING)
-
     @property
     def database(self) -> int:
         return self._tx.database

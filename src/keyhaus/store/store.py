@@ -23,6 +23,7 @@ from keyhaus.journal import recovery
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operation
 from keyhaus.journal.journal import Journal
 from keyhaus.store import layout as rows
+from keyhaus.store.changes import Changes
 from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.flush import Flusher
@@ -55,6 +56,7 @@ class Store:
         ground: The base under the memtable; None where everything stays in memory.
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
+        changes: What was committed, for those who follow.
     """
 
     def __init__(self, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> None:
@@ -100,6 +102,7 @@ class Store:
         self._synced_expired = self._expired_before = 0
         self._garbage: list[Keyspace | Table] = []
         self.sweeper = Sweeper(self, spawn)
+        self.changes = Changes(self, spawn)
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
@@ -116,6 +119,7 @@ class Store:
         settings: Settings | None = None,
         ground: Ground | None = None,
         writer: tuple[str, tuple[Any, ...]] = ("", ()),
+        archive: Disk | None = None,
     ) -> Store:
         """A durable store: recovers what the disk holds.
 
@@ -126,6 +130,7 @@ class Store:
             settings: The settings in force.
             ground: The base, opened; without one all data stays in memory, and the journal is never given back.
             writer: The factory of the helper that writes runs, and its arguments.
+            archive: Where closed segments go before they are reused (S1).
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
@@ -143,6 +148,7 @@ class Store:
             segment_bytes=segment_bytes,
             base_seqno=store.base_seqno,
             history=None if meta is None else meta.history,
+            archives=archive is not None,
         )
         store.recovered = started
         store.last = store.synced = started.last
@@ -157,6 +163,8 @@ class Store:
             clock=store.now,
             segment_bytes=segment_bytes,
             max_bytes=store.settings.integer("journal-max-bytes"),
+            retain_bytes=store.settings.integer("journal-retain-bytes"),
+            archive=archive,
         )
         store.journal.on_progress = store._progress
         store.journal.on_group = store._group_closed
@@ -245,6 +253,8 @@ class Store:
             if journal is not None:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
+        if journal is None:
+            self.changes.remember(seqno, now, operations)
         return None
 
     def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
@@ -337,6 +347,7 @@ class Store:
         if self.journal is not None:
             self.synced = synced = self.journal.synced
         counts, buried = self._counts, self._buried
+        self.changes.progressed()
         while counts and counts[0][0] <= synced:
             _, self._synced_counts, self._synced_expired = counts.popleft()
         oldest = self.snapshots.oldest_seqno()
@@ -364,6 +375,7 @@ class Store:
         if len(self._counts) >= COUNTS_KEPT:
             self._counts.pop()
         self._counts.append((last, self._count_keys(), self.expired_keys))
+        self.changes.committed()
         if self.flusher is not None:
             self.flusher.check()
         if self.views.keep:
@@ -445,7 +457,11 @@ class Store:
             "engine": "rocksdb" if durable else "memory",
             "history": self.history,
             "synced": self.synced if durable else self.last,
+            "changes_oldest": self.changes.oldest,
+            "archived": 0,
+            "archive_error": "",
             "journal_bytes": 0,
+            "journal_bytes_retained": 0,
             "journal_bytes_max": self.settings.integer("journal-max-bytes") if durable else 0,
             "journal_segments": 0,
             "groups": 0,
@@ -490,6 +506,7 @@ class Store:
         self.sweeper.close()
         if self.flusher is not None:
             self.flusher.close()
+        self.changes.close()
         if self.journal is None:
             done(None)
         else:
