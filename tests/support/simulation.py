@@ -295,9 +295,7 @@ class SimulatedSpawn:
         self.workers.append(SimulatedWorker(name))
         return self.workers[-1]
 
-    def helper(
-        self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False
-    ) -> SimulatedHelper:
+    def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> SimulatedHelper:
         def make_target() -> Any:
             copied = msgspec.msgpack.decode(msgspec.msgpack.encode(args))
             stand_in = self.factories.get(factory)
