@@ -87,8 +87,13 @@ class BackupWriter:
         self._pieces: list[Piece] = []
         self._added = 0
 
-    def prepare(self, history: str) -> dict[str, int]:
-        """Looks at what is to be copied; how many files and bytes that is, less what earlier backups have."""
+    def prepare(self, history: str, names: list[str] | None = None) -> dict[str, int]:
+        """Looks at what is to be copied; how many files and bytes that is, less what earlier backups have.
+
+        Args:
+            history: Whose base it is.
+            names: The files that belong to it; None for all.
+        """
         known = {
             (entry.name, entry.bytes, entry.origin): entry
             for backup in self._earlier
@@ -97,7 +102,7 @@ class BackupWriter:
         }
         total = 0
         for path in sorted(self._base.iterdir()):
-            if path.name.startswith(_NO_DATA) or not path.is_file():
+            if path.name.startswith(_NO_DATA) or (names is not None and path.name not in names):
                 continue
             status = path.stat()
             origin = (status.st_ino, status.st_mtime_ns)
