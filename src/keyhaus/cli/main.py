@@ -9,6 +9,7 @@ import typer
 from keyhaus import __version__
 from keyhaus.cli import backup
 from keyhaus.cli.check import check
+from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(serve)
 app.add_typer(backup.app, name="backup")
 app.command()(check)
+app.command()(salvage)
 
 
 def _version(wanted: bool) -> None:

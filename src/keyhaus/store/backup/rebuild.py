@@ -62,6 +62,7 @@ class Rebuild:
         self._spaces: list[Space] = list(meta.spaces) if meta is not None else []
         self._dropped = dict(meta.dropped) if meta is not None else {}
         self._know(DATABASES - 1)
+        self._others: dict[Generation, Space] = {}  # generations that are under no number, as far as is known
         self._changes: dict[Generation, dict[bytes, Record]] = {}
         self._bytes = 0
         self._runs = 0
@@ -92,6 +93,35 @@ class Rebuild:
         if self._bytes >= RUN_BYTES:
             self.settle()
 
+    def put(self, generation: Generation, key: bytes, record: Record) -> None:
+        """Puts a record, or a tombstone, unless there is a newer one."""
+        self._put(generation, key, record)
+        if self._bytes >= RUN_BYTES:
+            self.settle()
+
+    def adopt(self) -> list[Generation]:
+        """Puts generations that are under no number under that of their operation, where they are newer; these."""
+        self.settle()
+        adopted: list[Generation] = []
+        for generation in sorted(self._others):
+            self._know(generation[1])
+            before = self._spaces[generation[1]]
+            if generation not in self._dropped and generation > before.generation:
+                self._dropped[before.generation] = generation[0]
+                self._spaces[generation[1]] = self._others.pop(generation)
+                adopted.append(generation)
+        return adopted
+
+    def mapping(self) -> list[Generation]:
+        """The generation under each database's number."""
+        return [space.generation for space in self._spaces]
+
+    def knows(self, generation: Generation) -> bool:
+        """Whether a generation is, or may have been, under a number at the end."""
+        if generation in self._dropped:
+            return False
+        return generation[0] > self.seqno or any(space.generation == generation for space in self._spaces)
+
     def _put(self, generation: Generation, key: bytes, record: Record) -> None:
         self._changes.setdefault(generation, {})[key] = record
         self._bytes += len(key) + len(record) + OVERHEAD
@@ -100,7 +130,8 @@ class Rebuild:
         before = self._spaces[database].generation
         self._changes.pop(before, None)
         self._dropped[before] = seqno
-        self._spaces[database] = Space((seqno, number), 0, 0, True)
+        made = (seqno, number)
+        self._spaces[database] = self._others.pop(made, Space(made, 0, 0, True))
 
     # rows
 
@@ -114,19 +145,26 @@ class Rebuild:
         for generation, records in changes.items():
             prefix = rows.prefix(generation)
             count, volatile = self._compare(prefix, records, builder)
-            if (place := places.get(generation)) is not None:
-                space = self._spaces[place]
-                self._spaces[place] = msgspec.structs.replace(
-                    space, count=space.count + count, volatile=space.volatile + volatile
-                )
+            self._count(places.get(generation), generation, count, volatile)
             builder.add(prefix, list(records.items()))
         builder.finish(rows.encode_meta(self.meta()))
         before = self._engine.newest
         self._engine.ingest(str(path))
         self._engine.release(before)
 
+    def _count(self, place: int | None, generation: Generation, count: int, volatile: int) -> None:
+        space = self._others.get(generation, Space(generation, 0, 0, True)) if place is None else self._spaces[place]
+        space = msgspec.structs.replace(space, count=space.count + count, volatile=space.volatile + volatile)
+        if place is None:
+            self._others[generation] = space
+        else:
+            self._spaces[place] = space
+
     def _compare(self, prefix: bytes, records: dict[bytes, Record], builder: RunBuilder) -> tuple[int, int]:
-        """By how much keys, and keys with an expiry, become more; deadlines that are over leave the index."""
+        """By how much keys, and keys with an expiry, become more; deadlines that are over leave the index.
+
+        What is older than what is there leaves the records.
+        """
         count = volatile = 0
         keys = list(records)
         for at in range(0, len(keys), LOOK_UP):
@@ -135,6 +173,9 @@ class Rebuild:
             found = self._engine.get(self._engine.newest, [prefix + key for key in part])
             for key, old in zip(part, found, strict=True):
                 new = records[key]
+                if old is not None and rec.seqno_of(old) > rec.seqno_of(new):
+                    del records[key]
+                    continue
                 lives = not new[7] & rec.TOMBSTONE
                 count += lives - (old is not None)
                 volatile += bool(lives and new[7] & EXPIRES)
