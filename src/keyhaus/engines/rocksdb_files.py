@@ -1,13 +1,14 @@
 """A RocksDB directory as files: read without leaving a trace in it, and copied without opening it.
 
 RocksDB writes its log of events even where it only reads. So what is only to be looked at is looked at through another
-directory, whose entries are links to the files that are meant.
+directory, with links to the files that are meant.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,27 @@ from keyhaus.engines.rocksdb_options import RocksOptions, database_options
 
 @contextlib.contextmanager
 def mirror(directory: str) -> Iterator[Path]:
-    """A directory elsewhere with a link to each file, in which RocksDB may write what it likes."""
-    with tempfile.TemporaryDirectory(prefix="keyhaus-") as place:
-        for path in Path(directory).resolve().iterdir():
-            if path.is_file() and not path.name.startswith(("LOG", "LOCK")):
-                (Path(place) / path.name).symlink_to(path)
-        yield Path(place)
+    """A directory elsewhere with the same files, in which RocksDB and its binding may write what they like."""
+    paths = Path(directory).resolve().iterdir()
+    files = {path.name: path for path in paths if path.is_file() and not path.name.startswith(("LOG", "LOCK"))}
+    with mirrored(files) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def mirrored(files: dict[str, Path]) -> Iterator[Path]:
+    """The same of files by the names that they are to have: links to those with rows, copies of the few others.
+
+    The binding writes its own small file anew wherever it opens a database, even only to read it.
+    """
+    with tempfile.TemporaryDirectory(prefix="keyhaus-") as name:
+        place = Path(name)
+        for file, path in files.items():
+            if file.endswith(".sst"):
+                (place / file).symlink_to(path)
+            else:
+                shutil.copyfile(path, place / file)
+        yield place
 
 
 @contextlib.contextmanager

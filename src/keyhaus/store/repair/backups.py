@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from keyhaus.core.disk import OsDisk
 from keyhaus.core.errors import Corruption, NotFound
+from keyhaus.engines import rocksdb_files
 from keyhaus.store.backup import form, restore
 from keyhaus.store.backup.form import Backup
 from keyhaus.store.repair import archives
@@ -65,10 +64,9 @@ def _check_content(disk: OsDisk, backup: Backup, known: dict[str, Finding | None
     """Walks what the checksums vouch for: the tables of the base, and the commits."""
     if any(known[entry.file] is not None for entry in backup.base):
         return
-    with tempfile.TemporaryDirectory(prefix="keyhaus-") as place:
-        for entry in backup.base:
-            (Path(place) / entry.name).symlink_to((disk.root / form.stored_name(entry.file)).resolve())
-        yield from bases.check(Path(place), f"backup {backup.number}: base")
+    files = {entry.name: (disk.root / form.stored_name(entry.file)).resolve() for entry in backup.base}
+    with rocksdb_files.mirrored(files) as place:
+        yield from bases.check(place, f"backup {backup.number}: base")
     for piece in backup.journal:
         if known[piece.file] is None:
             name = form.stored_name(piece.file)
