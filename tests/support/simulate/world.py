@@ -153,6 +153,9 @@ class World:
             Client(self.oracle, number, durability)
             for number, durability in enumerate(("always", *self.random.choices(DURABILITIES, k=3)))
         ]
+        follower = Client(self.oracle, len(self.clients), self.random.choice(DURABILITIES))
+        follower.follows = True
+        self.clients.append(follower)
         self.readers: list[Reader] = []
         self.spawn: MachineSpawn
         self.store: Store
@@ -272,6 +275,7 @@ class World:
             databases=DATABASES,
             durability=choice(DURABILITIES),
             journal_segment_bytes=64 << 10,
+            journal_retain_bytes=choice((0, 100_000, 300_000)),
             memtable_size=choice((8, 20, 40)),
             cache_bytes=choice((0, 0, 4 << 10, 64 << 20)),
             snapshot_max_ms=choice((300, 5000, 100_000)),
