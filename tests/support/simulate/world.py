@@ -192,7 +192,8 @@ class World:
     def _run(self) -> None:
         self._start(killed=False)
         while True:
-            if not self._live(self.random.choice((10, 40, 40, 80, 150))):
+            missing = COMMITS_LEAST - self.counts["commits"]
+            if not self._live(max(10, min(missing, self.random.choice((10, 30, 60, 100))))):
                 self._end(self.random.choice((KILL, POWER)))
                 continue
             if self.counts["commits"] >= COMMITS_LEAST and self._crashes() and self.counts["flushes"]:
