@@ -151,6 +151,9 @@ class Client:
         expected: What was executed and not told yet, in order.
         cursor: Where its SCAN goes on.
         in_multi: Whether what it sends next is queued.
+        follows: Whether it reads the change feed, and nothing else.
+        followed: The last commit of the feed that it was told of, in this life or an earlier one.
+        synced_before: What was synced when its command began.
     """
 
     def __init__(self, oracle: Oracle, number: int, durability: str) -> None:
@@ -163,6 +166,8 @@ class Client:
         self.outstanding = 0
         self.cursor = b"0"
         self.in_multi = False
+        self.follows = False
+        self.followed = self.synced_before = 0
         self.running: list[bytes] = []
         self.moment: Any = None  # the snapshot that its command reads at, if it does
 
@@ -260,6 +265,8 @@ class Workload:
 
     def requests(self, client: Client) -> list[list[bytes]]:
         """A pipeline."""
+        if client.follows:
+            return self.follow(client)
         requests = self._requests(client)
         for request in requests:
             if request[0] in (b"MULTI", b"EXEC", b"DISCARD"):
@@ -267,6 +274,15 @@ class Workload:
             elif client.in_multi and request[0] in (b"WAITAOF", b"RANDOMKEY"):
                 request[:] = [b"DBSIZE"]
         return requests
+
+    def follow(self, client: Client) -> list[list[bytes]]:
+        """What a reader of the change feed asks."""
+        if client.outstanding:
+            return []
+        request = [b"CHANGES", b"AFTER", b"%d" % client.followed, b"COUNT", b"%d" % self._choice((1, 5, 50, 1000))]
+        if self.random.random() < 0.5:
+            request += [b"BLOCK", b"%d" % self._choice((1, 50, 2000))]
+        return [request]
 
     def _requests(self, client: Client) -> list[list[bytes]]:
         chance = self.random.random()

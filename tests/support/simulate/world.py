@@ -151,6 +151,9 @@ class World:
             Client(self.oracle, number, durability)
             for number, durability in enumerate(("always", *self.random.choices(DURABILITIES, k=3)))
         ]
+        follower = Client(self.oracle, len(self.clients), self.random.choice(DURABILITIES))
+        follower.follows = True
+        self.clients.append(follower)
         self.readers: list[Reader] = []
         self.spawn: MachineSpawn
         self.store: Store
@@ -187,7 +190,8 @@ class World:
     def _run(self) -> None:
         self._start(killed=False)
         while True:
-            if not self._live(self.random.choice((10, 40, 40, 80, 150))):
+            missing = COMMITS_LEAST - self.counts["commits"]
+            if not self._live(max(10, min(missing, self.random.choice((10, 30, 60, 100))))):
                 self._end(self.random.choice((KILL, POWER)))
                 continue
             if self.counts["commits"] >= COMMITS_LEAST and self._crashes() and self.counts["flushes"]:
@@ -270,6 +274,7 @@ class World:
             databases=DATABASES,
             durability=choice(DURABILITIES),
             journal_segment_bytes=64 << 10,
+            journal_retain_bytes=choice((0, 100_000, 300_000)),
             memtable_size=choice((8, 20, 40)),
             cache_bytes=choice((0, 0, 4 << 10, 64 << 20)),
             snapshot_max_ms=choice((300, 5000, 100_000)),
