@@ -93,6 +93,13 @@ class BasedStore:
             self.disk.remove(f"runs/{left}")
         return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
 
+    def forget_rows(self) -> None:
+        """Empties the row cache, so that what is in the base is cold."""
+        cache = self.store.views.cache
+        most, cache.most = cache.most, 0
+        cache.trim(1 << 30)
+        cache.most = most
+
     def power_cut(self) -> None:
         self.disk.power_cut()
         self.start()

@@ -15,6 +15,9 @@ All integers are little-endian. `docs/reference/journal.md` has the same grammar
 or frame, padding aside. `mark` is the highest seqno known to be synced when the group was written, `clock` the wall
 clock's milliseconds then. A frame's flags: 1, a transaction id is there. An operation's flags are the record's (store),
 of which only 1, an expiry is there, concerns the layout. `other` is the second database of a swap.
+
+Whatever else a later version changes, the header keeps its size, its magic and version at the begin, and its checksum
+at the end: so a release that doesn't know a version says so, instead of taking the segment for a damaged one.
 """
 
 from __future__ import annotations
@@ -85,7 +88,10 @@ def segment_header(number: int, epoch: int, size: int) -> bytes:
 
 
 def read_segment_header(block: bytes) -> tuple[int, int, int]:
-    """The version, number and epoch in a segment's first block; raises ValueError saying what is wrong with it."""
+    """The version, number and epoch in a segment's first block; raises ValueError saying what is wrong with it.
+
+    Where the version is another one than VERSION, the other two mean nothing.
+    """
     if len(block) != HEADER_BYTES:
         raise ValueError("the segment's header is cut short")
     if _CRC.unpack_from(block, HEADER_BYTES - 4)[0] != crc32c(block[:-4]):
@@ -93,8 +99,6 @@ def read_segment_header(block: bytes) -> tuple[int, int, int]:
     magic, version, number, epoch, _ = _HEADER.unpack_from(block)
     if magic != MAGIC:
         raise ValueError("this is no segment of a journal")
-    if version != VERSION:
-        raise ValueError(f"the segment has format {version}, this release reads {VERSION}")
     return version, number, epoch
 
 

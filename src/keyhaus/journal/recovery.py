@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.core.limits import MIB, UNSYNCED_COMMITS_MAX
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -148,7 +148,7 @@ class Walk:
 
 
 def load(disk: Disk, line: Line) -> bytes:
-    """A segment's bytes, its header checked. Raises Corruption."""
+    """A segment's bytes, its header checked. Raises Corruption, OtherFormat."""
     if not disk.exists(line.name):
         raise Corruption("the segment is named by the manifest and does not exist", line.name, 0)
     file = disk.open(line.name)
@@ -157,12 +157,36 @@ def load(disk: Disk, line: Line) -> bytes:
     finally:
         file.close()
     try:
-        _, number, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+        version, number, epoch = layout.read_segment_header(data[:HEADER_BYTES])
     except ValueError as error:
         raise Corruption(str(error), line.name, 0) from None
+    if version != layout.VERSION:
+        raise OtherFormat(line.name, version, layout.VERSION)
     if (number, epoch) != (line.number, line.epoch):
         raise Corruption("the segment is another one than the manifest names", line.name, 0)
     return data
+
+
+def check_versions(disk: Disk) -> None:
+    """Looks only whether the journal is one that this release reads, before anything is touched.
+
+    Raises OtherFormat, and Corruption where the manifest is damaged; all other damage is left to `start`.
+    """
+    manifest = manifests.read(disk)
+    for line in () if manifest is None else manifest.segments:
+        if disk.exists(line.name):
+            with contextlib.suppress(ValueError):
+                version, _, _ = layout.read_segment_header(_first_block(disk, line.name))
+                if version != layout.VERSION:
+                    raise OtherFormat(line.name, version, layout.VERSION)
+
+
+def _first_block(disk: Disk, name: str) -> bytes:
+    file = disk.open(name)
+    try:
+        return file.read(HEADER_BYTES, 0)
+    finally:
+        file.close()
 
 
 def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[int]]:
@@ -240,6 +264,7 @@ def start(
 
     Raises:
         Corruption: Something that was synced is missing or damaged; names the file and the offset.
+        OtherFormat: A file is of another version; nothing was changed.
         OSError: The disk failed, or has no room for the fresh segment.
     """
     disk.make_directory(DIRECTORY)
@@ -411,7 +436,9 @@ def _refuse_orphans(disk: Disk) -> None:
         finally:
             file.close()
         with contextlib.suppress(ValueError):
-            _, _, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+            version, _, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+            if version != layout.VERSION:
+                raise OtherFormat(name, version, layout.VERSION)
             if any(head.kind == COMMITS for head in layout.groups(data, epoch)):
                 raise Corruption(f"the manifest is missing, but {name} holds commits", manifests.NAME, 0)
 

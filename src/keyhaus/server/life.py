@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 import uvloop
 
+from keyhaus import __version__
 from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsDisk, OsLock
-from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.core.settings import Settings
+from keyhaus.journal import recovery
 from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.session.hub import Hub
@@ -136,6 +138,7 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     before = time.monotonic()
     archive = _archive(settings)
     try:
+        recovery.check_versions(OsDisk(directory))  # before the base is opened, which writes notes of its own
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
         try:
@@ -150,6 +153,8 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             f"{directory}/{error.message}; nothing of the data was changed: restore a backup, or copy the directory "
             "before a repair"
         ) from error
+    except OtherFormat as error:
+        raise StartFailed(_refusal(directory, error)) from error
     except StorageError as error:
         raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
     except OSError as error:
@@ -167,6 +172,15 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         },
     )
     return store
+
+
+def _refusal(directory: Path, error: OtherFormat) -> str:
+    """What to do about files of another version."""
+    if error.newer:
+        advice = f"run a release that reads it: keyhaus serve --data-dir {directory}"
+    else:
+        advice = f"run the version that wrote it, or begin anew: keyhaus serve --data-dir {directory}.new"
+    return f"{directory}/{error.message}; nothing of the data was changed. This is keyhaus {__version__}: {advice}"
 
 
 def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any], int]:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from keyhaus.core.errors import Corruption, SnapshotTooOld, StorageError
+from keyhaus.core.errors import SnapshotTooOld, StorageError
 from keyhaus.core.spawn import Helper, HelperLost, Spawn
 from keyhaus.store import layout
 from keyhaus.store.layout import Meta
@@ -59,8 +59,8 @@ class Ground:
             if error is None:
                 try:
                     self.meta = layout.decode_meta(result[1], FILE)
-                except Corruption as damage:
-                    error = damage
+                except StorageError as refusal:
+                    error = refusal
             if isinstance(error, HelperLost):
                 error = StorageError("the process that keeps the base has ended as it started; its log says why")
             done(error)

@@ -134,6 +134,7 @@ class Store:
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
+            OtherFormat: A file is of another version.
             OSError: The disk failed or is full.
         """
         store = cls(spawn, clock, settings)
@@ -264,7 +265,7 @@ class Store:
         except DiskFull:
             if flusher is None or not flusher.can_make_room():
                 raise
-            return flusher.want()
+            return flusher.make_room()
         if wait is None and flusher is not None and flusher.slow:
             return flusher.stall(transaction, size, frees)
         return wait

@@ -118,6 +118,8 @@ class Oracle:
     def watch(self, store: Store) -> None:
         """A life begins."""
         self.store = store
+        if store.last < self.given:
+            raise Broken(f"REUSED: numbers go on behind {store.last}, and {self.given} was given")
         # What a start has found it has synced, and all numbers up to its own are given (J6, J8).
         self.given = self.told_always = self.told_any = store.last
         self._running = self._pending = None
@@ -360,7 +362,9 @@ class Oracle:
                 final[operation[1], operation[2]] = None
         for (database, key), row in final.items():
             if self.model.spaces[database].rows.get(key) != row:
-                raise Broken(f"DONE {key!r} is {row} by the commit, {self.model.spaces[database].rows.get(key)}: {said}")
+                raise Broken(
+                    f"DONE {key!r} is {row} by the commit, {self.model.spaces[database].rows.get(key)}: {said}"
+                )
 
     # replies that leave
 

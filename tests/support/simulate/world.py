@@ -121,9 +121,7 @@ class Reader:
         rows = self.moment.rows[self._database]
         expected = [(key, rows[key][0]) for key in sorted(rows, reverse=self._reverse)]
         if self._found != expected:
-            raise Broken(
-                f"SNAPSHOT at {self.snapshot.seqno} of {self._database}: found {self._found}, was {expected}"
-            )
+            raise Broken(f"SNAPSHOT at {self.snapshot.seqno} of {self._database}: found {self._found}, was {expected}")
         self._world.oracle.counts["snapshots read"] += 1
 
     def close(self) -> None:
