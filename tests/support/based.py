@@ -147,6 +147,15 @@ class BasedStore:
         self.turns()
         assert self.store.synced == self.store.last
 
+    def forget_cached(self) -> None:
+        """Empties the row cache."""
+        cache = self.store.views.cache
+        most = cache.most
+        cache.resize(0)
+        while len(cache):
+            cache.trim()
+        cache.resize(most)
+
     def until(self, asked: Asked) -> Any:
         """Lets everything go on, time too, until a command is done; its reply."""
         self.settle()
