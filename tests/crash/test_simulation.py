@@ -18,7 +18,7 @@ from tests.support.simulate.planted import PLANTED
 SEEDS = int(os.environ.get("KEYHAUS_SIMULATION", "200"))
 PLANTED_SEEDS = 400
 # Where a fault's first seeds are far from 0: none of those before them show it, as `make simulate PLANT=…` tells.
-FIRST = {name: 0 for name in PLANTED}
+FIRST = dict.fromkeys(PLANTED, 0)
 
 
 def test_no_seed_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
