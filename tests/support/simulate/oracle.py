@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyhaus.core.errors import ChangesTooOld, DiskFull, Error, Poisoned, SnapshotTooOld, UserError
+from keyhaus.core.errors import ChangesTooOld, DiskFull, Error, Poisoned, SnapshotTooOld, StorageError, UserError
 from keyhaus.core.reply import NULL_ARRAY
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, SWAP, Operation
@@ -98,6 +98,7 @@ class Oracle:
         self.told_always = self.told_any = 0
         self.counts: Counter[str] = Counter()
         self.happened: list[Any] = []
+        self.unreadable: Callable[[], bool] = lambda: False  # whether something was done to the base in this life
         self.store: Store
         self._running: Client | None = None
         self._pending: Commit | None = None
@@ -220,6 +221,7 @@ class Oracle:
             (isinstance(reply, Poisoned) and self.store.poisoned is not None)
             or (isinstance(reply, DiskFull) and "full" in self.excused)
             or (isinstance(reply, ChangesTooOld) and int(args[2]) < self.store.changes.oldest)
+            or (type(reply) is StorageError and self.unreadable())
             or (isinstance(reply, SnapshotTooOld) and args[0] == b"KEYS" and self.may_be_too_old(client.moment))
         )
         if not fine:
