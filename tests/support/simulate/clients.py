@@ -320,10 +320,17 @@ class Workload:
         request = [b"SET", self.key(), self.value()]
         chance = self.random.random()
         if chance < 0.6:
-            return request + self._deadline()
-        return request + self._choice(
-            ([b"NX"], [b"XX"], [b"GET"], [b"KEEPTTL"], [b"XX", b"KEEPTTL"], [b"NX", b"PX", b"300"], [b"XX", b"GET"])
+            return [*request, *self._deadline()]
+        options = (
+            [b"NX"],
+            [b"XX"],
+            [b"GET"],
+            [b"KEEPTTL"],
+            [b"XX", b"KEEPTTL"],
+            [b"NX", b"PX", b"300"],
+            [b"XX", b"GET"],
         )
+        return [*request, *self._choice(options)]
 
     def _get(self, client: Client) -> list[bytes]:
         return [self._choice((b"GET", b"GET", b"STRLEN", b"EXISTS", b"PTTL")), self.key()]

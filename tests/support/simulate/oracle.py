@@ -261,7 +261,7 @@ class Oracle:
         return commit.seqno
 
     def _expect(self, client: Client, args: list[bytes], reply: Any) -> Any:
-        name, model = args[0], self.model
+        name = args[0]
         if name == b"EXEC":
             return self._exec(client, reply)
         if name == b"MULTI":
@@ -332,7 +332,7 @@ class Oracle:
         start = self._cursors.get(handle) if handle else b""
         if start is None:
             return Refusal("unknown cursor")
-        keys, count = model.keys(start), int(args[3])
+        keys, count = model.within(start), int(args[3])
         page = [key for key in keys[:count] if model.alive(key)]
         if len(keys) <= count:
             return [b"0", page]

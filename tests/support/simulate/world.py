@@ -327,7 +327,7 @@ class World:
     @property
     def engine(self) -> Any:
         """The engine in the base's helper."""
-        helper = next(helper for helper in reversed(self.spawn.helpers) if helper.name == "base")
+        helper = next(helper for helper in reversed(self.spawn.machines) if helper.name == "base")
         return helper.target._engine
 
     def _contents(self) -> list[dict[bytes, tuple[bytes, int]]]:
@@ -400,9 +400,7 @@ class World:
         return self._taken > 0 or "full" in self.oracle.excused or self._struck_since("base")
 
     def _struck_since(self, what: str) -> bool:
-        return any(
-            count > self._struck.get(kind, 0) for kind, count in self.disk.struck.items() if kind.endswith(what)
-        )
+        return any(count > self._struck.get(kind, 0) for kind, count in self.disk.struck.items() if kind.endswith(what))
 
     def _turn(self) -> None:
         callbacks = self.spawn.callbacks
@@ -464,8 +462,8 @@ class World:
         self.random.choice(self.clients).disconnect()
 
     def _lose_helper(self) -> None:
-        helpers = [helper for helper in self.spawn.helpers if helper.alive]
-        self.spawn.helpers = helpers
+        helpers = [helper for helper in self.spawn.machines if helper.alive]
+        self.spawn.machines = helpers
         if helpers and self.random.random() < 0.3:
             helper = self.random.choice(helpers)
             self._died(helper.name)
