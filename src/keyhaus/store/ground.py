@@ -155,7 +155,7 @@ class Ground:
             if error is None:
                 try:
                     meta = layout.decode_meta(result[1], FILE)
-                except Corruption as damage:
+                except StorageError as damage:
                     error = damage
             if error is None:
                 self._resume(meta)

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyhaus.core.request import NEED_DATA
-from keyhaus.core.wait import Wait
 from keyhaus.server.connection import ClientSession, Connection
 from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
