@@ -165,9 +165,7 @@ class Sweeper:
         else:
             self._store.gatherer.row(view, space, key, told)
 
-    def _settle(
-        self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], view: int
-    ) -> None:
+    def _settle(self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], view: int) -> None:
         """What the newest records confirm is deleted; only what is done is passed over.
 
         The rows were answered one after another, and clients wrote meanwhile: the records that count are those of now.
