@@ -27,6 +27,7 @@ def world(**settings: Any) -> BasedStore:
         store.until(store.put(key, b"1"))
     store.flush()
     assert store.store.spaces[0].records == {}
+    store.forget_rows()
     return store
 
 

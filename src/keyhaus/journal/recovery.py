@@ -62,7 +62,8 @@ class Walk:
         self.proven = base_seqno
         self.whole = True
         self.clock = 0
-        self.top = base_seqno
+        self.top = 0
+        self.top_at = ("", 0)  # the file that says so, and behind which of its groups nothing higher stands
         self._good: list[tuple[Line, int]] = []  # each segment, and where its last accepted group ends
 
     def segment(self, line: Line, groups: Iterator[Group]) -> int:
@@ -72,7 +73,7 @@ class Walk:
         self._good.append((line, end))
         # J4: the manifest named this segment only once everything before it was synced.
         self.proven = max(self.proven, line.begins_after)
-        self.top = max(self.top, line.begins_after)
+        self._reach(line.begins_after, line, end)
         for head in groups:
             self._group(line, head)
             started = started or head.kind == START
@@ -83,8 +84,12 @@ class Walk:
             raise Corruption("the start record is missing or damaged", line.name, HEADER_BYTES)
         if line.counts_to is not None:
             self.proven = max(self.proven, line.counts_to)
-            self.top = max(self.top, line.counts_to)
+            self._reach(line.counts_to, line, end)
         return end
+
+    def _reach(self, seqno: int, line: Line, end: int) -> None:
+        if seqno >= self.top:
+            self.top, self.top_at = seqno, (line.name, end)
 
     def _group(self, line: Line, head: Group) -> None:
         limit = FAR if line.counts_to is None else line.counts_to
@@ -92,9 +97,10 @@ class Walk:
         self.proven = max(self.proven, head.mark)
         if head.jump is not None and not self.dead(head.jump[0], limit):
             self._jump(*head.jump)
+            self._reach(head.jump[1] - 1, line, head.offset + head.length)
         elif head.kind == COMMITS and not self.dead(head.first, limit):
             last = limit if self.dead(head.last, limit) else head.last
-            self.top = max(self.top, last)
+            self._reach(last, line, head.offset + head.length)
             if self.whole and head.first <= self.at + 1:
                 self.at = max(self.at, last)
             elif head.first > self.at + 1:
@@ -102,7 +108,6 @@ class Walk:
 
     def _jump(self, last_before: int, first_after: int) -> None:
         self.proven = max(self.proven, self.start_proves(last_before))
-        self.top = max(self.top, first_after - 1)
         if self.whole and self.at < first_after and self.jump_counts(last_before):
             self.at = first_after - 1
             self.proven = max(self.proven, self.jump_proves())
@@ -202,7 +207,8 @@ def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[in
     result.check()
     if manifest.segments and base_seqno > result.top:
         raise Corruption(
-            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}", manifests.NAME, 0
+            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}",
+            *result.top_at,
         )
     return result, ends
 

@@ -148,6 +148,11 @@ class Flusher:
             return False
         return self.sealed is not None or any(line.begins_after > base for line in journal.manifest.segments[1:])
 
+    def make_room(self) -> Wait:
+        """Asks for a flush; the Wait fires when it is worth looking again: at its end, or at a failure."""
+        self.want()
+        return self._stalled
+
     def want(self) -> Wait:
         """Asks for a flush of all that is there now; the Wait fires at the end of a flush."""
         self._wanted = True
@@ -365,8 +370,7 @@ class Flusher:
         log.error("a flush has failed and is tried again: %s", self.failure)
         self._spawn.later(self._retry_ms, self._start)
         self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
-        self._end()
-        self.check()
+        self._look_again()
 
     # slowing down
 

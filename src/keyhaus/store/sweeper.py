@@ -38,6 +38,7 @@ class Sweeper:
         self._store, self._spawn = store, spawn
         self._armed = self._closed = False
         self._looking = False
+        self._flushed = False  # since the look that is under way began
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
@@ -101,7 +102,7 @@ class Sweeper:
             assert store.flusher is not None
             store.flusher.want()  # they go with a run; until then there is no point in finding more
             return
-        self._looking, self.failed = True, False
+        self._looking, self.failed, self._flushed = True, False, False
         view = store.views.pin()
         now = store.now()
 
@@ -118,6 +119,7 @@ class Sweeper:
     def flushed(self) -> None:
         """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
         self._from = layout.DEADLINE
+        self._flushed = True  # a look under way is at the view before
         self.look_below()
 
     def _end(self, view: int, next_ms: int | None) -> None:
@@ -126,6 +128,8 @@ class Sweeper:
         self._next_ms = next_ms
         if next_ms is not None:
             self.deadline(next_ms)
+        if self._flushed:
+            self._spawn.soon(self.look_below)
 
     def _judge(self, rows: list[bytes], view: int, now: int) -> None:
         """Rows of the index in their order: the records of those that are due are looked at."""
@@ -182,7 +186,8 @@ class Sweeper:
         done = [self._lapse(spaces.index(space), keys) for space, keys in confirmed.items() if space in spaces]
         now = store.now()
         if all(done) and not self.failed:
-            self._from = due[-1] + b"\0"
+            if not self._flushed:
+                self._from = due[-1] + b"\0"
             store.views.dead_deadlines += due
             self._end(view, now)
             self._spawn.soon(self.look_below)

@@ -399,10 +399,10 @@ class Transaction:
         depends, count = self.store.last, space.count
         if not space.exact():
             counted = None if self._gathered is None else self._gathered.counts.get(space)
-            if counted is None or self.atomic or own:
+            if counted is None or self.atomic or own or counted[1] < self.store.mapped[self.database]:
                 self.needs[space] = None
             else:
-                count, depends = counted  # as of a moment within this command
+                count, depends = counted  # as of a moment within this command, at which it lay here already (S4)
         self.depends = max(self.depends, depends)
         for key, record in (own or {}).items():
             there = self.look(space, key)
