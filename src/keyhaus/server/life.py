@@ -141,7 +141,8 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             raise
     except Corruption as error:
         raise StartFailed(
-            f"{directory}/{error.message}; nothing was changed: restore a backup, or copy the directory before a repair"
+            f"{directory}/{error.message}; nothing was changed: keyhaus check says more; restore a backup, or try "
+            "keyhaus salvage"
         ) from error
     except StorageError as error:
         raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
