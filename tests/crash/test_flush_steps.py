@@ -48,7 +48,7 @@ class Opened:
             return self.helpers[-1]
 
         spawn.helper = helper  # type: ignore[method-assign]
-        place = (str(directory), OPTIONS)
+        place = (str(directory), OPTIONS, 1 << 20)
         ground = Ground(spawn, "keyhaus.store.base:open_rocksdb", place)
         opened = loop.create_future()
         ground.open(opened.set_result)
