@@ -120,7 +120,7 @@ def test_a_commit_that_fails_in_memory_poisons_and_gives_its_number_to_nobody(mo
 
 
 def test_idle_starts_leave_a_database_that_opens() -> None:
-    """A base that covers every commit, and starts one after another, each with its jump: none is lost from the chain."""
+    """A base that covers every commit, and starts one after another: no jump is lost from the chain."""
     generator = random.Random(1)
     disk = SimulatedDisk(generator)
     base_seqno = 0

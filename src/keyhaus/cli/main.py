@@ -7,6 +7,9 @@ from typing import Annotated
 import typer
 
 from keyhaus import __version__
+from keyhaus.cli import backup
+from keyhaus.cli.check import check
+from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
 
 app = typer.Typer(
@@ -18,6 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.add_typer(backup.app, name="backup")
+app.command()(check)
+app.command()(salvage)
 
 
 def _version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ Importing the package fills `spec.TABLE`: each module named here enters its comm
 """
 
 from keyhaus.commands import (
+    backup,
     changes,
     clients,
     configuration,
@@ -23,6 +24,7 @@ from keyhaus.commands import (
 )
 
 __all__ = [
+    "backup",
     "changes",
     "clients",
     "configuration",

@@ -108,11 +108,16 @@ def human_bytes(count: int) -> str:
 
 def _persistence(view: View) -> Fields:
     status = "err" if view.store["poisoned"] else "ok"
+    backups = view.store["backups"]
     return {
         "loading": 0,
-        "rdb_changes_since_last_save": 0,
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_bgsave_status": "ok",
+        "rdb_changes_since_last_save": backups.get("commits_since", 0),
+        "rdb_bgsave_in_progress": backups.get("running", 0),
+        "rdb_last_save_time": backups.get("last_ms", 0) // 1000,
+        "rdb_last_bgsave_status": "err" if backups.get("last_error") else "ok",
+        "rdb_last_bgsave_time_sec": backups.get("last_seconds", -1),
+        "rdb_current_bgsave_time_sec": backups.get("current_seconds", -1),
+        "rdb_saves": backups.get("made", 0),
         "aof_enabled": int(view.durable),
         "aof_rewrite_in_progress": 0,
         "aof_last_bgrewrite_status": "ok",
@@ -201,6 +206,7 @@ def _keyhaus(view: View) -> Fields:
         "journal_segments": store["journal_segments"],
         "journal_groups": store["groups"],
         "journal_syncs": store["syncs"],
+        "backup_error": " ".join(str(store["backups"].get("last_error", "")).split()),
         "poisoned": " ".join(str(store["poisoned"]).split()),
         "no_further_segment": int(store["full"]),  # writes go on while they fit into the prepared ones
         **store["keeping"],

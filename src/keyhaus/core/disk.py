@@ -80,8 +80,9 @@ class Lock(Protocol):
 class OsFile:
     """A file of the operating system."""
 
-    def __init__(self, path: Path, create: bool) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
+    def __init__(self, path: Path, create: bool, read_only: bool = False) -> None:
+        access = os.O_RDONLY if read_only else os.O_RDWR
+        self._fd = os.open(path, access | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o640)
 
     def read(self, count: int, offset: int) -> bytes:
         parts: list[bytes] = []
@@ -161,14 +162,32 @@ class OsLock:
         os.close(self._directory)
 
 
-class OsDisk:
-    """A directory of the operating system."""
+class OsReadLock:
+    """A shared advisory lock on a directory, which leaves no trace there: others may read too, nobody may write."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: Path) -> None:
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._directory)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise StorageError(f"{directory.resolve()} is being written by another process") from None
+
+    def release(self) -> None:
+        os.close(self._directory)
+
+
+class OsDisk:
+    """A directory of the operating system; one that is only read needs no right to write."""
+
+    def __init__(self, root: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.root = Path(root)
+        self._read_only = read_only
 
     def open(self, name: str, *, create: bool = False) -> OsFile:
-        return OsFile(self.root / name, create)
+        return OsFile(self.root / name, create, self._read_only)
 
     def names(self, directory: str) -> list[str]:
         return sorted(os.listdir(self.root / directory))
@@ -205,3 +224,7 @@ class OsDisk:
 
     def lock(self, name: str) -> OsLock:
         return OsLock(self.root, name)
+
+    def lock_to_read(self) -> OsReadLock:
+        """Keeps writers out for as long as it is read; raises StorageError where there is one."""
+        return OsReadLock(self.root)

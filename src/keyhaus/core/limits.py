@@ -69,6 +69,8 @@ JOURNAL_RETAIN_BYTES: Final = 64 * MIB
 FEED_BYTES: Final = 64 * MIB
 FEED_TAIL_BYTES: Final = 4 * MIB  # of the newest commits, kept so that those who follow them need no disk
 
+BACKUPS_KEPT: Final = 7  # in a directory that the server makes them in
+
 # CHANGES.
 CHANGES_COUNT: Final = 1000  # commits of one page, where no COUNT is given
 CHANGES_COUNT_MAX: Final = 10_000

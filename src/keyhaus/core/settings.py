@@ -163,6 +163,15 @@ TABLE: Final = {
         ),
         Setting("archive-dir", "", "Where closed segments of the journal are kept for ever; empty for nowhere"),
         Setting(
+            "backup-dir", "", "Where BGSAVE and BACKUP CREATE make backups; empty for backups in the data directory"
+        ),
+        Setting(
+            "backup-keep",
+            limits.BACKUPS_KEPT,
+            "How many backups are kept in a directory that the server makes them in; 0 for all",
+            mutable=True,
+        ),
+        Setting(
             "feed-bytes",
             limits.FEED_BYTES,
             "How much of what was committed CHANGES can tell in memory mode",

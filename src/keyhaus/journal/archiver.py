@@ -83,28 +83,42 @@ def copy(stretch: Stretch, archive: Disk, history: str, epoch: int) -> None:
         Corruption: The stretch, or the copy, can't be read.
     """
     unfinished = archives.unfinished_name(history)
-    if archive.exists(unfinished):
-        archive.remove(unfinished)
-    file = archive.open(unfinished, create=True)
+    write(Kept((stretch,), stretch.ends), stretch.begins_after, archive, unfinished, history, epoch)
+    archive.rename(unfinished, archives.file_name(history, stretch.begins_after, stretch.ends))
+    sync_names(archive, history)
+
+
+def write(kept: Kept, after: int, disk: Disk, name: str, history: str, epoch: int) -> Header:
+    """Writes what follows `after` as one file in the archive's form, synced and walked; its name is not synced yet.
+
+    Raises:
+        OSError: Reading or writing failed; the file is gone again.
+        Corruption, ChangesTooOld, ChangesLost: As `Reader` does.
+    """
+    if disk.exists(name):
+        disk.remove(name)
+    file = disk.open(name, create=True)
     try:
-        writing = _Writing(file, epoch, stretch.begins_after)
-        for step in Reader(Kept((stretch,), stretch.ends), stretch.begins_after).steps():
+        writing = _Writing(file, epoch, after)
+        for step in Reader(kept, after).steps():
             if isinstance(step, Block):
                 writing.block(step)
             else:
                 writing.jump(step)
         writing.end()
-        file.write(archives.pack_header(_header(writing, stretch, history)), 0)
+        header = Header(
+            history, epoch, after, kept.newest, writing.first_ms, writing.last_ms, writing.commits, writing.offset
+        )
+        file.write(archives.pack_header(header), 0)
         sync_file(file)
     except BaseException:
         file.close()
         with contextlib.suppress(OSError):
-            archive.remove(unfinished)  # on a full disk its room may be what others wait for
+            disk.remove(name)  # on a full disk its room may be what others wait for
         raise
     file.close()
-    _verify(Stretch(archive, unfinished, 0, stretch.begins_after, stretch.ends), writing.commits)
-    archive.rename(unfinished, archives.file_name(history, stretch.begins_after, stretch.ends))
-    sync_names(archive, history)
+    _verify(Stretch(disk, name, 0, after, kept.newest), writing.commits)
+    return header
 
 
 def sync_file(file: File) -> None:
@@ -115,19 +129,6 @@ def sync_file(file: File) -> None:
 def sync_names(archive: Disk, history: str) -> None:
     """Its name is on the disk before it counts as archived."""
     archive.sync_directory(history)
-
-
-def _header(writing: _Writing, stretch: Stretch, history: str) -> Header:
-    return Header(
-        history,
-        writing.epoch,
-        stretch.begins_after,
-        stretch.ends,
-        writing.first_ms,
-        writing.last_ms,
-        writing.commits,
-        writing.offset,
-    )
 
 
 def _verify(copied: Stretch, commits: int) -> None:

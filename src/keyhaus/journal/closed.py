@@ -92,6 +92,17 @@ class ClosedSegments:
         self.retention.covered = max(self.retention.covered, base_seqno)
         self._plan_soon()
 
+    def pin(self, after: int) -> Callable[[], None]:
+        """Keeps what follows a number while it is copied, unless its room is needed; what it returns ends that."""
+        pins = self.retention.pins
+        pins.append(after)
+
+        def unpin() -> None:
+            pins.remove(after)
+            self._plan_soon()
+
+        return unpin
+
     def plan(self) -> Plan | None:
         """What is to be done now; None for nothing."""
         self.due = False

@@ -29,6 +29,7 @@ class Retention:
     Attributes:
         sizes: The size of each named file, by its segment's number.
         covered: Up to where a base is durable.
+        pins: What follows each of these numbers is being copied: it stays, unless its room is needed.
     """
 
     def __init__(self, sizes: dict[int, int], retain_bytes: int, archives: bool) -> None:
@@ -39,6 +40,7 @@ class Retention:
         """
         self.sizes = sizes
         self.covered = 0
+        self.pins: list[int] = []
         self._retain_bytes = retain_bytes
         self._archives = archives
         self._wanted = 0  # bytes that are needed for new segments
@@ -71,10 +73,10 @@ class Retention:
         moved = replace(manifest, retained=manifest.retained + lines[:leaving], segments=lines[leaving:])
         kept = self.retained_bytes(moved)
         dropped: list[Line] = []
-        for line in self._free(moved):
+        for line, ends in self._free(moved):
             size = self.sizes[line.number]
             # They stay while they are the newest so many bytes, whole segments only.
-            if kept <= self._retain_bytes and self._wanted <= 0:
+            if self._wanted <= 0 and (kept <= self._retain_bytes or any(pin < ends for pin in self.pins)):
                 break
             dropped.append(line)
             kept -= size
@@ -89,12 +91,12 @@ class Retention:
         lines = manifest.segments
         return next((at for at in range(len(lines) - 1) if lines[at + 1].begins_after > self.covered), len(lines) - 1)
 
-    def _free(self, manifest: Manifest) -> Iterator[Line]:
-        """The retained segments that may go, oldest first: with an archive only those that are in it."""
+    def _free(self, manifest: Manifest) -> Iterator[tuple[Line, int]]:
+        """The retained segments that may go, oldest first, and where each ends: with an archive those that it has."""
         lines = manifest.lines
         for line, following in zip(manifest.retained, lines[1:], strict=False):
             if self.archived(following.begins_after, manifest):
-                yield line
+                yield line, following.begins_after
             else:
                 return
 

@@ -29,6 +29,8 @@ from keyhaus.journal import recovery
 from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.session.hub import Hub
+from keyhaus.store.backup.online import Backups
+from keyhaus.store.backup.writer import make_directory
 from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
 
@@ -109,7 +111,7 @@ def _allow_files(settings: Settings) -> None:
 def _take(directory: Path) -> OsLock:
     """The data directory, made where it is missing, taken for this process."""
     try:
-        _make_directory(directory)
+        make_directory(directory)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it is not writable", str(directory))
         return OsDisk(directory).lock(LOCK_NAME)
@@ -120,14 +122,6 @@ def _take(directory: Path) -> OsLock:
         raise StartFailed(
             f"the data directory {directory} can't be used: {reason}; choose another with --data-dir"
         ) from error
-
-
-def _make_directory(directory: Path) -> None:
-    """Makes a directory and what is missing above it, each name durable: or a power cut could take it all away."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for path in missing:
-        OsDisk(path.parent).sync_directory(".")
 
 
 async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
@@ -149,9 +143,10 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             ground.close()
             raise
     except Corruption as error:
+        damage = error.message.removeprefix(error.file)
         raise StartFailed(
-            f"{directory}/{error.message}; nothing of the data was changed: restore a backup, or copy the directory "
-            "before a repair"
+            f"{directory / error.file}{damage}; nothing of the data was changed: restore a backup, or copy the "
+            "directory before a repair"
         ) from error
     except OtherFormat as error:
         raise StartFailed(_refusal(directory, error)) from error
@@ -160,6 +155,7 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     except OSError as error:
         hint = ": make room and start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StartFailed(f"the database in {directory} can't be opened: {error.strerror or error}{hint}") from error
+    store.backups = Backups(store, settings["dir"], settings["backup-dir"])
     started = store.recovered
     assert started is not None
     log.info(
@@ -210,7 +206,7 @@ def _archive(settings: Settings) -> OsDisk | None:
         return None
     directory = Path(settings["archive-dir"])
     try:
-        _make_directory(directory)
+        make_directory(directory)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it is not writable", str(directory))
     except OSError as error:

@@ -6,8 +6,10 @@ process of its own; `store/ground.py` is the other end. Every answer is of the v
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,8 +76,16 @@ class Base:
     def release(self, view: int) -> None:
         self._engine.release(view)
 
-    def checkpoint(self, directory: str) -> None:
+    def checkpoint(self, directory: str) -> bytes | None:
+        """Makes a copy of the newest view in place of what an earlier attempt left there; its meta row."""
+        self.discard(directory)
         self._engine.checkpoint(directory)
+        return self.meta()[1]
+
+    def discard(self, directory: str) -> None:
+        """Takes away a checkpoint, where there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
 
     def stats(self) -> dict[str, Any]:
         return self._engine.stats()

@@ -149,7 +149,7 @@ class Flusher:
         return self.sealed is not None or any(line.begins_after > base for line in journal.manifest.segments[1:])
 
     def make_room(self) -> Wait:
-        """Asks for a flush; the Wait fires when it is worth looking again: at its end, or once an attempt has failed."""
+        """Asks for a flush; the Wait fires when it is worth looking again: at its end, or at a failure."""
         self.want()
         return self._stalled
 

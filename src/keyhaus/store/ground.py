@@ -94,7 +94,7 @@ class Ground:
             if isinstance(error, HelperLost):
                 return self._lost()
             del self._calls[number]
-            done(result, error)
+            done(result, error if view is None or error is None else _unreadable(error))
 
         helper.call(method, args, answered)
 
@@ -155,8 +155,8 @@ class Ground:
             if error is None:
                 try:
                     meta = layout.decode_meta(result[1], FILE)
-                except StorageError as damage:
-                    error = damage
+                except StorageError as refusal:
+                    error = refusal
             if error is None:
                 self._resume(meta)
             elif not self._closed:
@@ -173,7 +173,7 @@ class Ground:
             return
         for number, (_, view, _, done) in list(self._calls.items()):
             if view is not None and self._calls.pop(number, None) is not None:
-                done(None, error)
+                done(None, _unreadable(error))
 
     def _resume(self, meta: Meta | None) -> None:
         """The helper is there again: what it was asked is asked again."""
@@ -204,3 +204,10 @@ class Ground:
         helper, self._helper = self._helper, None
         if helper is not None:
             helper.call("close", (), lambda _, error: helper.close())
+
+
+def _unreadable(error: BaseException) -> BaseException:
+    """What a reader is told of an error of the disk's."""
+    if not isinstance(error, OSError):
+        return error
+    return StorageError(f"the base can't be read: {error.strerror or error}")

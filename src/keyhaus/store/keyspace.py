@@ -261,10 +261,13 @@ class Keyspace:
     def _stands_again(self, table: Table | Keyspace, key: bytes, record: Record) -> bool:
         """Whether a row of the expiry index was written anew by a run that comes before the one that would delete it.
 
-        What is in the active table goes with that one; there the new row wins.
+        What is in the active table goes with that one; there the new row wins. Of a table that was let go of already
+        nobody knows; where nothing was written anew, the sweeper finds the row once it is due.
         """
         if table is self:
             return False
+        if key not in table.records:
+            return True
         later = [other.records.get(key) for other in (table, *self.sealed)]
         return rec.expires_of(record) in [rec.expires_of(one) for one in later if one is not None]
 

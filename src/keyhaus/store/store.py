@@ -23,6 +23,7 @@ from keyhaus.journal import recovery
 from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, Frame, Operation
 from keyhaus.journal.journal import Journal
 from keyhaus.store import layout as rows
+from keyhaus.store.backup.online import Backups
 from keyhaus.store.changes import Changes
 from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
@@ -57,6 +58,7 @@ class Store:
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
         changes: What was committed, for those who follow.
+        backups: What makes backups of it; None where there is nothing on disk.
     """
 
     def __init__(self, spawn: Spawn, clock: Clock | None = None, settings: Settings | None = None) -> None:
@@ -103,6 +105,7 @@ class Store:
         self._garbage: list[Keyspace | Table] = []
         self.sweeper = Sweeper(self, spawn)
         self.changes = Changes(self, spawn)
+        self.backups: Backups | None = None
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
@@ -494,6 +497,7 @@ class Store:
             "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
             "keyspace": self._synced_counts if durable else self._count_keys(),
             "keeping": self._keeping(),
+            "backups": self.backups.statistics() if self.backups is not None else {},
             **facts,
         }
 
@@ -526,6 +530,8 @@ class Store:
     def close(self, done: Callable[[BaseException | None], None]) -> None:
         """Refuses further commits, writes out everything and calls `done` with what went wrong, if anything did."""
         self._refusal = Closed("the database is closing")
+        if self.backups is not None:
+            self.backups.close()
         self.sweeper.close()
         if self.flusher is not None:
             self.flusher.close()

@@ -150,6 +150,9 @@ class Client:
         expected: What was executed and not told yet, in order.
         cursor: Where its SCAN goes on.
         in_multi: Whether what it sends next is queued.
+        follows: Whether it reads the change feed, and nothing else.
+        followed: The last commit of the feed that it was told of, in this life or an earlier one.
+        synced_before: What was synced when its command began.
     """
 
     def __init__(self, oracle: Oracle, number: int, durability: str) -> None:
@@ -162,6 +165,8 @@ class Client:
         self.outstanding = 0
         self.cursor = b"0"
         self.in_multi = False
+        self.follows = False
+        self.followed = self.synced_before = 0
         self.running: list[bytes] = []
         self.moment: Any = None  # the snapshot that its command reads at, if it does
 
@@ -259,6 +264,8 @@ class Workload:
 
     def requests(self, client: Client) -> list[list[bytes]]:
         """A pipeline."""
+        if client.follows:
+            return self.follow(client)
         requests = self._requests(client)
         for request in requests:
             if request[0] in (b"MULTI", b"EXEC", b"DISCARD"):
@@ -266,6 +273,15 @@ class Workload:
             elif client.in_multi and request[0] in (b"WAITAOF", b"RANDOMKEY"):
                 request[:] = [b"DBSIZE"]
         return requests
+
+    def follow(self, client: Client) -> list[list[bytes]]:
+        """What a reader of the change feed asks."""
+        if client.outstanding:
+            return []
+        request = [b"CHANGES", b"AFTER", b"%d" % client.followed, b"COUNT", b"%d" % self._choice((1, 5, 50, 1000))]
+        if self.random.random() < 0.5:
+            request += [b"BLOCK", b"%d" % self._choice((1, 50, 2000))]
+        return [request]
 
     def _requests(self, client: Client) -> list[list[bytes]]:
         chance = self.random.random()
@@ -304,10 +320,17 @@ class Workload:
         request = [b"SET", self.key(), self.value()]
         chance = self.random.random()
         if chance < 0.6:
-            return request + self._deadline()
-        return request + self._choice(
-            ([b"NX"], [b"XX"], [b"GET"], [b"KEEPTTL"], [b"XX", b"KEEPTTL"], [b"NX", b"PX", b"300"], [b"XX", b"GET"])
+            return [*request, *self._deadline()]
+        options = (
+            [b"NX"],
+            [b"XX"],
+            [b"GET"],
+            [b"KEEPTTL"],
+            [b"XX", b"KEEPTTL"],
+            [b"NX", b"PX", b"300"],
+            [b"XX", b"GET"],
         )
+        return [*request, *self._choice(options)]
 
     def _get(self, client: Client) -> list[bytes]:
         return [self._choice((b"GET", b"GET", b"STRLEN", b"EXISTS", b"PTTL")), self.key()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +93,3 @@ def found_after(plant: str, most: int, first: int = 0) -> tuple[int, str] | None
         if report.broken:
             return number + 1, report.broken[0][1]
     return None
-
-
-def now() -> float:
-    return time.monotonic()

@@ -207,6 +207,7 @@ class MachineSpawn(SimulatedSpawn):
 
     def __init__(self, generator: random.Random, clock: SimulatedClock) -> None:
         super().__init__(generator)
+        self.machines: list[Helper] = []
         self.clock = clock
         self._heap: list[tuple[float, int, SimulatedTimer]] = []
         self._timers = 0
@@ -219,7 +220,7 @@ class MachineSpawn(SimulatedSpawn):
     def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> Helper:
         stand_in = self.factories[factory]
         helper = Helper(self, name, lambda: stand_in(*args))
-        self.helpers.append(helper)
+        self.machines.append(helper)
         return helper
 
     def later(self, delay_ms: float, callback: Callable[[], None]) -> SimulatedTimer:

@@ -174,7 +174,7 @@ class Model:
         row = self.get(key)
         return None if row is None else row[0]
 
-    def keys(self, start: bytes = b"", end: bytes | None = None) -> list[bytes]:
+    def within(self, start: bytes = b"", end: bytes | None = None) -> list[bytes]:
         """The keys of a range, expired ones too."""
         space = self.spaces[self.database]
         self.bound = max(self.bound, space.newest, self.mapped[self.database])
@@ -333,7 +333,7 @@ def _range(model: Model, args: list[bytes]) -> Any:
     options = args[3:]
     limit = int(options[options.index(b"LIMIT") + 1]) if b"LIMIT" in options else 10_000
     reverse = b"REV" in options
-    keys = model.keys(args[1], args[2] or None)
+    keys = model.within(args[1], args[2] or None)
     if reverse:
         keys.reverse()
     shown: list[bytes] = []
@@ -353,14 +353,14 @@ def _range(model: Model, args: list[bytes]) -> Any:
 
 
 def _delrange(model: Model, args: list[bytes]) -> Any:
-    keys = [key for key in model.keys(args[1], args[2] or None) if model.alive(key)]
+    keys = [key for key in model.within(args[1], args[2] or None) if model.alive(key)]
     for key in keys:
         model.remove(model.database, key)
     return len(keys)
 
 
 def _keys(model: Model, args: list[bytes]) -> Any:
-    keys = [key for key in model.keys() if model.alive(key)]
+    keys = [key for key in model.within() if model.alive(key)]
     return Anything(lambda reply: isinstance(reply, list) and sorted(reply) == keys, f"in any order {keys}")
 
 

@@ -9,15 +9,16 @@ before any of that, and later numbers must never come again.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyhaus.core.errors import DiskFull, Error, Poisoned, SnapshotTooOld, UserError
+from keyhaus.core.errors import ChangesTooOld, DiskFull, Error, Poisoned, SnapshotTooOld, StorageError, UserError
 from keyhaus.core.reply import NULL_ARRAY
 from keyhaus.core.wait import Wait
-from keyhaus.journal.format import DELETE, FLUSH, LAPSE, PUT, SWAP, Operation
+from keyhaus.journal.format import DELETE, FAR, FLUSH, LAPSE, PUT, SWAP, Operation
 from keyhaus.store.snapshot import Snapshot
 from keyhaus.store.store import Store
 from keyhaus.store.transaction import Transaction
@@ -97,12 +98,14 @@ class Oracle:
         self.told_always = self.told_any = 0
         self.counts: Counter[str] = Counter()
         self.happened: list[Any] = []
+        self.unreadable: Callable[[], bool] = lambda: False  # whether something was done to the base in this life
         self.store: Store
         self._running: Client | None = None
         self._pending: Commit | None = None
         self._sizes: dict[int, tuple[int, ...]] = {}
         self._cursors: dict[int, bytes] = {}
         self.moments: dict[Snapshot, Moment] = {}
+        self._history: list[list[Any]] = []  # all that ever happened and was not lost, as CHANGES tells it
         self.excused: set[str] = set()  # what was done to the machine in this life
 
     def digest(self) -> int:
@@ -152,6 +155,8 @@ class Oracle:
             raise Broken(f"BACK the time of commit {commit.seqno} lies before the one before it")
         self.given = commit.seqno
         self.commits.append(commit)
+        if commit.operations:
+            self._history.append([commit.seqno, commit.unix_ms, [_told(one) for one in commit.operations]])
         self.counts["commits"] += 1
         self.happened.append((commit.seqno, commit.unix_ms, commit.operations))
         running = self._running
@@ -176,6 +181,7 @@ class Oracle:
 
     def begins(self, client: Client, args: list[bytes]) -> None:
         client.running, client.moment = args, None
+        client.synced_before = self.store.synced
         self._running = client
 
     def goes_on(self, client: Client) -> None:
@@ -214,6 +220,8 @@ class Oracle:
         fine = (
             (isinstance(reply, Poisoned) and self.store.poisoned is not None)
             or (isinstance(reply, DiskFull) and "full" in self.excused)
+            or (isinstance(reply, ChangesTooOld) and int(args[2]) < self.store.changes.oldest)
+            or (type(reply) is StorageError and self.unreadable())
             or (isinstance(reply, SnapshotTooOld) and args[0] == b"KEYS" and self.may_be_too_old(client.moment))
         )
         if not fine:
@@ -253,7 +261,7 @@ class Oracle:
         return commit.seqno
 
     def _expect(self, client: Client, args: list[bytes], reply: Any) -> Any:
-        name, model = args[0], self.model
+        name = args[0]
         if name == b"EXEC":
             return self._exec(client, reply)
         if name == b"MULTI":
@@ -283,6 +291,8 @@ class Oracle:
 
     def _single(self, client: Client, args: list[bytes], reply: Any, *, exec_: bool) -> Any:
         name, model = args[0], self.model
+        if name == b"CHANGES":
+            return self._changes(client, args, reply)
         if name == b"SCAN":
             return self._scan(client, args, reply)
         if name == b"DBSIZE" and not exec_:
@@ -297,6 +307,20 @@ class Oracle:
             client.database = model.database
         return result
 
+    def _changes(self, client: Client, args: list[bytes], reply: Any) -> Any:
+        """Exactly the commits behind a number, in their order, and only what is synced."""
+        at = bisect_right(self._history, [int(args[2]), FAR])
+        count = len(reply) if isinstance(reply, list) else 0
+        expected = self._history[at : at + count]
+        if not count and at < len(self._history) and self._history[at][0] <= client.synced_before:
+            return self._history[at]
+        if expected:
+            if expected[-1][0] > self.store.synced:
+                return f"nothing behind {self.store.synced}"
+            self.model.bound = expected[-1][0]
+        self.counts["changes read"] += count
+        return expected
+
     def _keys(self, client: Client, moment: Moment, reply: Any) -> Any:
         rows = moment.rows[client.database]
         self.model.rested = len(rows) != moment.expired[client.database]
@@ -308,7 +332,7 @@ class Oracle:
         start = self._cursors.get(handle) if handle else b""
         if start is None:
             return Refusal("unknown cursor")
-        keys, count = model.keys(start), int(args[3])
+        keys, count = model.within(start), int(args[3])
         page = [key for key in keys[:count] if model.alive(key)]
         if len(keys) <= count:
             return [b"0", page]
@@ -387,6 +411,10 @@ class Oracle:
         self.told_any = max(self.told_any, needed)
         if isinstance(reply, list) and expected.args[0] == b"SCAN":
             client.cursor = reply[0]
+        if expected.args[0] == b"CHANGES":
+            client.followed = reply[-1][0] if isinstance(reply, list) and reply else client.followed
+            if isinstance(reply, ChangesTooOld):
+                client.followed = store.changes.oldest
 
     # recovery
 
@@ -428,8 +456,17 @@ class Oracle:
         lost = sum(commit.seqno > cut for commit in self.commits)
         self.counts["commits lost unconfirmed"] += lost
         assert shown is not None
+        self._history = [entry for entry in self._history if entry[0] <= cut]
         self.begin, self.commits = shown.copy(), []
         self.model = shown
+
+
+def _told(operation: Operation) -> list[Any]:
+    """An operation as CHANGES tells it."""
+    kind = operation[0]
+    if kind == PUT:
+        return [b"put", *operation[1:5]] if operation[4] else [b"put", *operation[1:4]]
+    return [{DELETE: b"del", LAPSE: b"del", FLUSH: b"flush", SWAP: b"swap"}[kind], *operation[1:]]
 
 
 def _fails(result: Any) -> bool:

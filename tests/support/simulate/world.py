@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
-from keyhaus.core.errors import Corruption, Error, SnapshotTooOld
+from keyhaus.core.errors import Corruption, Error, SnapshotTooOld, StorageError
 from keyhaus.core.settings import Settings
 from keyhaus.core.wait import Wait
 from keyhaus.engines.model import ModelEngine, ModelRunWriter
@@ -71,7 +71,7 @@ class Reader:
     def step(self) -> None:
         if self._running is not None or self.over:
             return
-        if self._random.random() < 0.2:
+        if self._random.random() < 0.35:
             key = self._world.workload.key()
             self._running = self._get(self._random.randrange(DATABASES), key)
         else:
@@ -89,6 +89,11 @@ class Reader:
             if not self._world.oracle.may_be_too_old(self.moment):
                 raise Broken(f"SNAPSHOT too old for no reason: {error}") from None
             self._world.oracle.counts["snapshots too old"] += 1
+            self._running = None
+            self.close()
+        except StorageError as error:
+            if not self._world.unreadable():
+                raise Broken(f"SNAPSHOT can't be read for no reason: {error}") from None
             self._running = None
             self.close()
         else:
@@ -144,6 +149,7 @@ class World:
         self._trace = trace
         self.oracle = Oracle(self._note if trace is not None else None)
         self.counts: Counter[str] = self.oracle.counts
+        self.oracle.unreadable = self.unreadable
         self.disk = FaultyDisk(self.random)
         self.clock = SimulatedClock()
         self.workload = Workload(self.random, self.clock.unix_ms)
@@ -151,6 +157,9 @@ class World:
             Client(self.oracle, number, durability)
             for number, durability in enumerate(("always", *self.random.choices(DURABILITIES, k=3)))
         ]
+        follower = Client(self.oracle, len(self.clients), self.random.choice(DURABILITIES))
+        follower.follows = True
+        self.clients.append(follower)
         self.readers: list[Reader] = []
         self.spawn: MachineSpawn
         self.store: Store
@@ -187,7 +196,8 @@ class World:
     def _run(self) -> None:
         self._start(killed=False)
         while True:
-            if not self._live(self.random.choice((10, 40, 40, 80, 150))):
+            missing = COMMITS_LEAST - self.counts["commits"]
+            if not self._live(max(10, min(missing, self.random.choice((10, 30, 60, 100))))):
                 self._end(self.random.choice((KILL, POWER)))
                 continue
             if self.counts["commits"] >= COMMITS_LEAST and self._crashes() and self.counts["flushes"]:
@@ -270,8 +280,9 @@ class World:
             databases=DATABASES,
             durability=choice(DURABILITIES),
             journal_segment_bytes=64 << 10,
+            journal_retain_bytes=choice((0, 100_000, 300_000)),
             memtable_size=choice((8, 20, 40)),
-            cache_bytes=choice((0, 0, 4 << 10, 64 << 20)),
+            cache_bytes=choice((0, 0, 4 << 10, 64 << 20, 64 << 20)),
             snapshot_max_ms=choice((300, 5000, 100_000)),
             snapshot_max_bytes=choice((2000, 1 << 20)),
         )
@@ -297,6 +308,7 @@ class World:
         self.readers = []
         for client in self.clients:
             client.connection = None  # it was to the process before
+        self.oracle.excused = set()
         self._slow = self.random.choice(((), (), ("journal-writer", "journal-syncer"), ("base",), ("run-writer",)))
         self._table = self._events()
 
@@ -315,7 +327,7 @@ class World:
     @property
     def engine(self) -> Any:
         """The engine in the base's helper."""
-        helper = next(helper for helper in reversed(self.spawn.helpers) if helper.name == "base")
+        helper = next(helper for helper in reversed(self.spawn.machines) if helper.name == "base")
         return helper.target._engine
 
     def _contents(self) -> list[dict[bytes, tuple[bytes, int]]]:
@@ -380,11 +392,15 @@ class World:
         if self._faults.seen:
             raise Broken(f"FAULT {self._faults.seen[0]}")
         poisoned = self.store.poisoned
-        if poisoned is not None and not any(
-            self.disk.struck.get(kind, 0) > self._struck.get(kind, 0)
-            for kind in ("write of the journal", "sync of the journal")
-        ):
+        if poisoned is not None and not self._struck_since("journal"):
             raise Broken(f"POISONED without a reason: {poisoned}")
+
+    def unreadable(self) -> bool:
+        """Whether the base had its faults in this life."""
+        return self._taken > 0 or "full" in self.oracle.excused or self._struck_since("base")
+
+    def _struck_since(self, what: str) -> bool:
+        return any(count > self._struck.get(kind, 0) for kind, count in self.disk.struck.items() if kind.endswith(what))
 
     def _turn(self) -> None:
         callbacks = self.spawn.callbacks
@@ -446,8 +462,8 @@ class World:
         self.random.choice(self.clients).disconnect()
 
     def _lose_helper(self) -> None:
-        helpers = [helper for helper in self.spawn.helpers if helper.alive]
-        self.spawn.helpers = helpers
+        helpers = [helper for helper in self.spawn.machines if helper.alive]
+        self.spawn.machines = helpers
         if helpers and self.random.random() < 0.3:
             helper = self.random.choice(helpers)
             self._died(helper.name)
@@ -581,7 +597,7 @@ class World:
         views, engine = store.views, self.engine
         left = {
             "snapshots": len(store.snapshots),
-            "pins": views.pinned(),
+            "pins": views.pinned() + len(views._held),
             "version_bytes": views.version_bytes,
             "retired_bytes": views.retired_bytes,
             "sealed": sum(len(space.sealed) + len(space.retired) + len(space.settling) for space in store.spaces),
