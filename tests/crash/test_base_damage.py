@@ -20,7 +20,7 @@ import pytest
 from tests.support.load import Link, State, everything
 from tests.support.processes import RunningKeyhaus, ServerFailed, keyhaus_server
 
-FLIPS: Final = int(os.environ.get("KEYHAUS_FLIPS", "2"))
+FLIPS: Final = int(os.environ.get("KEYHAUS_FLIPS", "1"))
 OPTIONS: Final = (
     *("--data-dir", "data", "--journal-segment-bytes", "256kb"),
     *("--set", "memtable-bytes=1mb", "--set", "memtable-size=400", "--set", "cache-bytes=0"),

@@ -45,7 +45,7 @@ CYCLES_PER_DIRECTORY = 20  # until a base takes over from the journal, each star
 WRITERS = 5
 READERS = 2
 OPTIONS = ("--journal-segment-bytes", "1mb")
-FLUSHING_CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "6"))
+FLUSHING_CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "5"))
 FLUSHING_WRITERS = 3
 FLUSHING = ("--set", "memtable-size=500", "--set", "memtable-bytes=1mb", "--set", "cache-bytes=100kb")
 

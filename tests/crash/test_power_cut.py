@@ -22,7 +22,7 @@ from tests.support.processes import HOST, SOURCE, RunningKeyhaus, ServerFailed, 
 from tests.support.programs import require_program
 from tests.support.replay import CALLS, Replay
 
-CUTS: Final = int(os.environ.get("KEYHAUS_CUTS", "8"))
+CUTS: Final = int(os.environ.get("KEYHAUS_CUTS", "5"))
 COMMANDS: Final = 900
 OPTIONS: Final = (
     *("--data-dir", "data", "--journal-segment-bytes", "128kb"),
