@@ -578,6 +578,8 @@ class World:
         self._settle(lambda: not any(client.outstanding for client in self.clients if client.connected), "a request")
         for client in self.clients:
             client.disconnect()
+        if self.store.poisoned is not None:  # by what had failed before
+            return
         self.clock.ms += 300_000
         flusher = self.store.flusher
         assert flusher is not None
