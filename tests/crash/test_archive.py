@@ -12,8 +12,9 @@ import re
 from typing import Any
 
 import pytest
+from google_crc32c import value as crc32c
 
-from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, DiskFull, StorageError, UserError
+from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, DiskFull, OtherFormat, StorageError, UserError
 from keyhaus.core.wait import Wait
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
@@ -338,13 +339,28 @@ def test_a_writer_that_waits_for_an_archive_that_then_fails_is_refused() -> None
         database.begin()
 
 
+def test_a_file_of_another_format_is_refused_with_both_versions() -> None:
+    database = Database()
+    database.fill(1)
+    assert database.archive is not None
+    (file,) = database.files()
+    inode = database.archive.inodes[file.name]
+    header = bytearray(inode.cache[:HEADER_BYTES])
+    header[8] = 2
+    header[-4:] = crc32c(bytes(header[:-4])).to_bytes(4, "little")
+    inode.cache[:HEADER_BYTES] = header
+    kept = Kept(reading.archived(database.archive, database.history, file.ends), file.ends)
+    with pytest.raises(OtherFormat, match=f"{file.name} has format 2, this release reads format 1: a newer release"):
+        list(reading.Reader(kept, file.begins_after).steps())
+
+
 def test_a_file_of_the_archive_is_as_its_grammar_says() -> None:
     database = Database()
     database.fill(1)
     assert database.archive is not None
     (file,) = database.files()
     data = bytes(database.archive.inodes[file.name].cache)
-    header = archives.read_header(data[:HEADER_BYTES])
+    header = archives.read_header(data[:HEADER_BYTES], "a file")
     assert (header.history, header.begins_after, header.ends) == (database.history, file.begins_after, file.ends)
     assert header.bytes == len(data)
     assert header.commits == len(database.written) - 1

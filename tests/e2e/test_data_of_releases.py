@@ -7,11 +7,14 @@ made them; what has to be in them stands beside each as JSON.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from keyhaus.core.disk import OsDisk
+from keyhaus.journal import manifest as manifests
 from keyhaus.journal.manifest import VERSION
 from tests.support.load import Link
 from tests.support.make_fixture import ENDS, FAR_MS, OPTIONS, Found, Story, alive, content, make, unpack
@@ -56,6 +59,27 @@ def test_a_kept_directory_has_all_its_data_and_can_be_written_and_opened_again(a
     with keyhaus_server(tmp_path, *OPTIONS) as server:
         assert content(server.port, expected) == expected
     assert not any("Traceback" in line or "error" in line for line in server.lines)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_may_be_left_out_of_a_copy_is_not_missed(end: str, tmp_path: Path) -> None:
+    """The page on the data directory says what; a start makes it anew."""
+    archive = FIXTURES / f"format-{VERSION}" / f"{end}.tar.gz"
+    data = tmp_path / "data"
+    unpack(archive, data)
+    manifest = manifests.read(OsDisk(data))
+    assert manifest is not None
+    named = {line.name for line in manifest.segments}
+    unneeded = [path for path in data.glob("journal/*.segment") if f"journal/{path.name}" not in named]
+    assert unneeded
+    names = (data / "LOCK", data / "RESERVE", data / manifests.NEXT, *data.glob("base/LO[CG]*"), *unneeded)
+    for path in names:
+        path.unlink()
+    shutil.rmtree(data / "runs")
+    expected = alive(_expected(archive))
+    with keyhaus_server(tmp_path, *OPTIONS) as server:
+        assert content(server.port, expected) == expected
+        assert {path.name for path in data.iterdir()} == {"LOCK", "RESERVE", "base", "journal", "runs"}
 
 
 def _write(story: Story) -> None:

@@ -61,9 +61,9 @@ class BasedStore:
         after: The same, called when it was executed.
     """
 
-    def __init__(self, seed: int = 0, **settings: Any) -> None:
+    def __init__(self, seed: int = 0, disk: SimulatedDisk | None = None, **settings: Any) -> None:
         self.random = random.Random(seed)
-        self.disk = SimulatedDisk(self.random)
+        self.disk = disk or SimulatedDisk(self.random)
         self.clock = ManualClock()
         self.values: dict[str, Any] = {"databases": 3, "journal_segment_bytes": 256 << 10, **settings}
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -78,7 +78,9 @@ class BasedStore:
         opened: list[BaseException | None] = []
         ground.open(opened.append)
         self.spawn.settle()
-        assert opened == [None], opened
+        assert opened
+        if opened[0] is not None:
+            raise opened[0]
         settings = Settings(**self.values)
         self.store = Store.open(self.disk, self.spawn, self.clock, settings, ground, ("writer", ()))
         self.spawn.settle()
@@ -99,6 +101,19 @@ class BasedStore:
         most, cache.most = cache.most, 0
         cache.trim(1 << 30)
         cache.most = most
+
+    def stop(self) -> BaseException | None:
+        """A clean stop; what went wrong with it."""
+        closed: list[BaseException | None] = []
+        self.store.close(closed.append)
+        self.settle()
+        while not closed:
+            assert self.spawn.ring(), "the stop waits for something that never comes"
+            self.settle()
+        self.store.close_ground()
+        self.settle()
+        self.disk.kill()
+        return closed[0]
 
     def power_cut(self) -> None:
         self.disk.power_cut()

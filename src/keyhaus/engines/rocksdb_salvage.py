@@ -17,10 +17,12 @@ from typing import Final, NamedTuple
 
 from rocksdict import AccessType, IngestExternalFileOptions, Rdict, RdictIter, ReadOptions
 
+from keyhaus.core.errors import StorageError
 from keyhaus.engines.base import Row
 from keyhaus.engines.rocksdb_errors import translated
 from keyhaus.engines.rocksdb_options import RocksOptions, database_options
 
+BEHIND_ALL: Final = b"\xff" * 16
 PROBES_MAX: Final = 64  # keys that are looked at in one damaged stretch
 
 
@@ -130,6 +132,18 @@ def opened(directory: str, paranoid: bool) -> Iterator[Rdict]:
         yield database
     finally:
         database.close()
+
+
+def problem(path: Path) -> str | None:
+    """What is wrong with a single file with rows, all of which is read; None for nothing."""
+    try:
+        with table(path) as database:
+            if not database.live_files():
+                return "a block is damaged"
+            gaps = sum(isinstance(item, Gap) for item in rows(database, b"", BEHIND_ALL))
+    except (OSError, StorageError) as error:
+        return str(error)
+    return f"{gaps} stretches of blocks are damaged" if gaps else None
 
 
 @contextlib.contextmanager

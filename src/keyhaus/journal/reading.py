@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from keyhaus.core.disk import Disk, File
-from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, StorageError, UserError
+from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, OtherFormat, StorageError, UserError
 from keyhaus.core.limits import CHANGES_PLACES_MAX, MIB
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
@@ -164,6 +164,7 @@ class Reader:
             ChangesLost: The number to begin at lies inside a jump.
             ChangesTooOld: The segment was put to another use meanwhile.
             Corruption: Something that must be there is missing or damaged.
+            OtherFormat: A file is of another version.
         """
         while self.at < self._kept.newest:
             yield from self._stretch(self._covering())
@@ -202,11 +203,14 @@ class Reader:
         block = file.read(HEADER_BYTES, 0)
         try:
             if not stretch.epoch:
-                header = archives.read_header(block)
+                header = archives.read_header(block, stretch.name)
                 if (header.begins_after, header.ends) != (stretch.begins_after, stretch.ends):
                     raise ValueError("the archive's header does not say what its name says")
                 return header.epoch
-            if layout.read_segment_header(block)[2] != stretch.epoch:
+            version, _, epoch = layout.read_segment_header(block)
+            if version != layout.VERSION:
+                raise OtherFormat(stretch.name, version, layout.VERSION)
+            if epoch != stretch.epoch:
                 raise ValueError("the segment is another one than the manifest names")
             return stretch.epoch
         except ValueError as error:

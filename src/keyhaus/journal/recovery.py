@@ -173,7 +173,7 @@ def check_versions(disk: Disk) -> None:
     Raises OtherFormat, and Corruption where the manifest is damaged; all other damage is left to `start`.
     """
     manifest = manifests.read(disk)
-    for line in () if manifest is None else manifest.segments:
+    for line in () if manifest is None else manifest.lines:
         if disk.exists(line.name):
             with contextlib.suppress(ValueError):
                 version, _, _ = layout.read_segment_header(_first_block(disk, line.name))

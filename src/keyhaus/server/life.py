@@ -143,9 +143,10 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             ground.close()
             raise
     except Corruption as error:
+        damage = error.message.removeprefix(error.file)
         raise StartFailed(
-            f"{directory}/{error.message}; nothing of the data was changed: restore a backup, or copy the directory "
-            "before a repair"
+            f"{directory / error.file}{damage}; nothing of the data was changed: restore a backup, or copy the "
+            "directory before a repair"
         ) from error
     except OtherFormat as error:
         raise StartFailed(_refusal(directory, error)) from error

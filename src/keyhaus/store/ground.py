@@ -155,8 +155,8 @@ class Ground:
             if error is None:
                 try:
                     meta = layout.decode_meta(result[1], FILE)
-                except StorageError as damage:
-                    error = damage
+                except StorageError as refusal:
+                    error = refusal
             if error is None:
                 self._resume(meta)
             elif not self._closed:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.journal import archive as archives
 from keyhaus.journal.format import HEADER_BYTES, frames_between, read_frame
 from keyhaus.journal.reading import Block, Kept, Reader, Stretch
@@ -46,8 +46,8 @@ def check_file(disk: Disk, name: str, history: str, begins_after: int, ends: int
         return
     try:
         size = file.size()
-        header = archives.read_header(file.read(HEADER_BYTES, 0))
-    except ValueError as error:
+        header = archives.read_header(file.read(HEADER_BYTES, 0), name)
+    except (ValueError, OtherFormat) as error:
         yield Finding(name, 0, str(error))
         return
     finally:

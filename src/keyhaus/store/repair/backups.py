@@ -31,23 +31,20 @@ def check(disk: OsDisk, number: int | None = None, progress: Progress = silent) 
         raise NotFound(f"there is no backup in {disk.root}")
     yield from map(Finding.of, damaged)
     known: dict[str, Finding | None] = {}
-    total = sum({file: size for backup in found for file, size in backup.files.items()}.values())
+    yield from _check_files(disk, found, known, progress)
     for backup in found:
-        yield from _check_files(disk, backup, known, total, progress)
-        yield from _check_content(disk, backup, known)
+        yield from _check_content(disk, backup, known, progress)
     if number is None and not damaged:
         yield from _left_over(disk, found)
 
 
 def _check_files(
-    disk: OsDisk, backup: Backup, known: dict[str, Finding | None], total: int, progress: Progress
+    disk: OsDisk, found: list[Backup], known: dict[str, Finding | None], progress: Progress
 ) -> Iterator[Finding]:
-    names = {entry.file: f"base/{entry.name}" for entry in backup.base}
-    names |= {piece.file: f"commits {piece.begins_after + 1} to {piece.ends}" for piece in backup.journal}
-    done = 0
-    for file, size in backup.files.items():
-        if file in known:
-            continue
+    """Each stored file once, however many backups need it."""
+    sizes = {file: size for backup in found for file, size in backup.files.items()}
+    done, total = 0, sum(sizes.values())
+    for file, size in sizes.items():
         known[file] = None
         try:
             for data in restore.read_stored(disk, file, size):
@@ -55,18 +52,28 @@ def _check_files(
                 progress("files", done, total)
         except Corruption as error:
             finding = Finding.of(error)
-            problem = f"{finding.problem} ({names[file]} of backup {backup.number})"
-            known[file] = Finding(finding.file, finding.offset, problem)
-    yield from (told for file in backup.files if (told := known[file]) is not None)
+            known[file] = told = Finding(finding.file, finding.offset, f"{finding.problem} ({_uses(found, file)})")
+            yield told
 
 
-def _check_content(disk: OsDisk, backup: Backup, known: dict[str, Finding | None]) -> Iterator[Finding]:
+def _uses(found: list[Backup], file: str) -> str:
+    """What a stored file is, and for which backups."""
+    using = [backup for backup in found if file in backup.files]
+    names = [f"base/{entry.name}" for entry in using[0].base if entry.file == file]
+    names += [f"commits {piece.begins_after + 1} to {piece.ends}" for piece in using[0].journal if piece.file == file]
+    numbers = ", ".join(str(backup.number) for backup in using)
+    return f"{names[0]} of backup {numbers}"
+
+
+def _check_content(
+    disk: OsDisk, backup: Backup, known: dict[str, Finding | None], progress: Progress
+) -> Iterator[Finding]:
     """Walks what the checksums vouch for: the tables of the base, and the commits."""
     if any(known[entry.file] is not None for entry in backup.base):
         return
     files = {entry.name: (disk.root / form.stored_name(entry.file)).resolve() for entry in backup.base}
     with rocksdb_files.mirrored(files) as place:
-        yield from bases.check(place, f"backup {backup.number}: base")
+        yield from bases.check(place, progress, f"backup {backup.number}: base")
     for piece in backup.journal:
         if known[piece.file] is None:
             name = form.stored_name(piece.file)

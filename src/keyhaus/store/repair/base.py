@@ -8,31 +8,47 @@ from pathlib import Path
 from typing import Final
 
 from keyhaus.core.errors import StorageError
-from keyhaus.engines import rocksdb_files, rocksdb_verify
+from keyhaus.engines import rocksdb_files, rocksdb_salvage, rocksdb_verify
 from keyhaus.store import layout
 from keyhaus.store.base import BASE
 from keyhaus.store.layout import Meta
-from keyhaus.store.repair.findings import Finding
+from keyhaus.store.repair.findings import Finding, Progress
 
 _FILE: Final = re.compile(r"(\d{6,}\.sst|MANIFEST-\d+|CURRENT)")
 _PLACE: Final = re.compile(r" at offset (\d+): ")
 _BLOCK: Final = re.compile(r" offset (\d+) size \d+")
 
 
-def check(base: Path, name: str = BASE) -> Iterator[Finding]:
+def check(base: Path, progress: Progress, name: str = BASE) -> Iterator[Finding]:
     """What is wrong with the files of a base.
 
     Args:
         base: Its directory.
+        progress: Told of each file.
         name: What findings call it.
     """
-    found = _current(base)
-    if found is not None:
-        yield Finding(f"{name}/CURRENT", 0, found)
+    pointer = _current(base)
+    if pointer is not None:
+        yield Finding(f"{name}/CURRENT", 0, pointer)
         return
     with rocksdb_files.mirror(str(base)) as place:
-        for file, message in rocksdb_verify.verify(str(place)):
-            yield _finding(name, file, message.replace(f"{place}/", ""), str(place))
+        found = [
+            _finding(name, file, message.replace(f"{place}/", ""), str(place))
+            for file, message in rocksdb_verify.verify(str(place))
+        ]
+    yield from found
+    if not found:
+        yield from _alone(base, name, progress)
+
+
+def _alone(base: Path, name: str, progress: Progress) -> Iterator[Finding]:
+    """Each file by itself: what a deleted range covers is not read otherwise."""
+    names = [file for file in rocksdb_files.live(str(base)) if file.endswith(".sst")]
+    for number, file in enumerate(names):
+        progress(name, number, len(names))
+        problem = rocksdb_salvage.problem((base / file).absolute())
+        if problem is not None:
+            yield Finding(f"{name}/{file}", None, problem)
 
 
 def _current(base: Path) -> str | None:

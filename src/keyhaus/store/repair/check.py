@@ -61,7 +61,11 @@ def check(directory: Path, progress: Progress = silent) -> Iterator[Finding]:
 
 def _database(directory: Path, disk: OsDisk, progress: Progress) -> Iterator[Finding]:
     progress("base", 0, 0)
-    found = list(base.check(directory / BASE)) if (directory / BASE).exists() else [Finding(BASE, None, "missing")]
+    found = (
+        list(base.check(directory / BASE, progress))
+        if (directory / BASE).exists()
+        else [Finding(BASE, None, "missing")]
+    )
     yield from found
     meta, problem = base.meta_or_finding(directory / BASE)
     if problem is not None and not found:

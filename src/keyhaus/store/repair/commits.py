@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -99,8 +99,8 @@ class Commits:
         for file in archives.files(archive, histories[0]):
             data = read(archive, file.name)
             try:
-                epoch = archives.read_header(data[:HEADER_BYTES]).epoch
-            except ValueError:
+                epoch = archives.read_header(data[:HEADER_BYTES], file.name).epoch
+            except (ValueError, OtherFormat):
                 epoch = _epoch(data)
             self.top = max(self.top, file.ends)
             self._proven = max(self._proven, file.ends)

@@ -122,7 +122,7 @@ def _gaps(line: Line, heads: list[Group], limit: int, proven: int) -> Iterator[F
             if begins > at and at < proven:
                 yield Finding(line.name, end, f"commits {at + 1} to {min(begins, proven)} are missing or damaged here")
             at = max(at, last)
-        end = head.offset + head.length
+            end = head.offset + head.length
     if at < proven:
         yield Finding(line.name, end, f"commits {at + 1} to {proven} are missing or damaged here")
 

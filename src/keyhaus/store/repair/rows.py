@@ -86,7 +86,7 @@ class BaseRows:
         if name not in self._tables:
             self._tables[name] = None
             try:
-                self._tables[name] = self._stack.enter_context(rocksdb_salvage.table((self._base / name).resolve()))
+                self._tables[name] = self._stack.enter_context(rocksdb_salvage.table((self._base / name).absolute()))
             except (OSError, StorageError):
                 self.unreadable.append(name)
         return self._tables[name]

@@ -106,7 +106,7 @@ def salvage(source: Path, target: Path, archive: Disk | None = None, progress: P
 def _salvage(source: Path, disk: OsDisk, target: Path, archive: Disk | None, progress: Progress) -> Salvaged:
     base = source / BASE
     progress("base", 0, 0)
-    findings = list(bases.check(base)) if base.exists() else [Finding(BASE, None, "missing")]
+    findings = list(bases.check(base, progress)) if base.exists() else [Finding(BASE, None, "missing")]
     meta, problem = bases.meta_or_finding(base) if not findings else (None, None)
     if problem is not None:
         findings.append(problem)
