@@ -53,7 +53,7 @@ class Opened:
         opened = loop.create_future()
         ground.open(opened.set_result)
         assert loop.run_until_complete(opened) is None
-        settings = Settings(databases=3, journal_segment_bytes=1 << 20, cache_bytes=0)
+        settings = Settings(databases=3, journal_segment_bytes=64 << 10, journal_retain_bytes=0, cache_bytes=0)
         writer = ("keyhaus.store.runs:open_rocksdb", place)
         self.store = Store.open(OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer)
 

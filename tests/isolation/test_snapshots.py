@@ -274,6 +274,6 @@ def test_scans_of_rocksdb_beside_writes_show_no_wrong_row(
     soak.loop.close()
     with capsys.disabled():
         print(
-            f" {soak.commits} commits, {flushes} flushes, {soak.scans} scans of {soak.rows} rows, none wrong (seed {seed})"
+            f" {soak.commits} commits, {flushes} flushes, {soak.scans} scans of {soak.rows} rows, 0 wrong (seed {seed})"
         )
     assert soak.scans > 2
