@@ -62,7 +62,7 @@ class Walk:
         self.proven = base_seqno
         self.whole = True
         self.clock = 0
-        self.top = 0
+        self.top = base_seqno
         self._good: list[tuple[Line, int]] = []  # each segment, and where its last accepted group ends
 
     def segment(self, line: Line, groups: Iterator[Group]) -> int:
