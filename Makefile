@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+SEEDS  ?= 1-1000
+PLANT  ?=
 BIN    := $(VENV)/bin
 
 SHELL         := /bin/bash
@@ -14,7 +16,7 @@ MAKEFLAGS     += --no-builtin-rules
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 INSTALLED   := pyproject.toml constraints.txt src/keyhaus/__init__.py
 
-.PHONY: help serve test soak bench bench-larger bench-compare docs reference format lock clean
+.PHONY: help serve test soak simulate bench bench-larger bench-compare docs reference format lock clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,10 +34,14 @@ test: $(VENV)/.test ## Lint, types, import rules and all tests; ARGS='…' are p
 # The same tests in their long forms. Each number can be set: make soak KEYHAUS_CRASH_CYCLES=20
 soak: export KEYHAUS_CRASH_CYCLES ?= 200
 soak: export KEYHAUS_HISTORIES ?= 20000
+soak: export KEYHAUS_SIMULATION ?= 3000
 soak: export KEYHAUS_DIFFERENTIAL ?= 5000
 soak: export KEYHAUS_HYPOTHESIS ?= soak
 soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_CRASH_CYCLES, KEYHAUS_HISTORIES, …)
 	$(BIN)/pytest $(ARGS)
+
+simulate: $(VENV)/.test ## The whole store, simulated: SEEDS=1-100000, SEEDS=4711 ARGS=--trace, PLANT=fault
+	$(BIN)/python -m tests.support.simulate $(SEEDS) $(if $(PLANT),--plant $(PLANT)) $(ARGS)
 
 bench: $(VENV)/.test ## Beside redis-server: throughput (ARGS='…'), then recovery and memory (RECOVERY_ARGS='…')
 	$(BIN)/python -m benchmarks.network $(ARGS)

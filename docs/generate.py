@@ -1,4 +1,4 @@
-"""Writes the parts of docs/reference that follow from the code: commands, settings, limits, the journal's layout.
+"""Writes the parts of docs/reference that follow from the code: commands, settings, limits, layouts on disk.
 
 `python docs/generate.py` writes them, `--check` only says whether they are up to date. A page is either generated whole
 or holds marked blocks, between `<!-- generated: name -->` and `<!-- end -->`; what stands around those is written by
@@ -12,17 +12,25 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import random
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 import keyhaus.commands
 from keyhaus.commands.spec import TABLE, CommandSpec, Flag
 from keyhaus.core import limits, settings
+from keyhaus.core.disk import OsDisk
+from keyhaus.journal import archive, manifest, recovery
 from keyhaus.journal import format as layout
-from keyhaus.journal import manifest
+from keyhaus.store import layout as rows
 from keyhaus.store import record
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -166,7 +174,7 @@ def _settings_of_limits() -> dict[str, list[str]]:
     return found
 
 
-# journal.md
+# journal.md, and the grammars of all layouts
 
 
 def grammar(module: object) -> str:
@@ -176,52 +184,173 @@ def grammar(module: object) -> str:
     return f"```text\n{text}\n```\n"
 
 
-EPOCH: Final = 0x1122334455667788
+class _Blocks(OsDisk):
+    """A disk with the usual blocks, whatever this machine has."""
+
+    def block_bytes(self) -> int:
+        return 4096
+
+
 CLOCK: Final = 1_760_000_000_000
+_HEADER: Final = [("magic", 8), ("version", 4), ("number", 4), ("epoch", 8), ("bytes", 8), ("zeros", 4060), ("crc", 4)]
+_GROUP: Final = [
+    ("crc", 4),
+    ("length", 4),
+    ("epoch", 8),
+    ("first", 8),
+    ("last", 8),
+    ("clock", 8),
+    ("mark", 8),
+    ("kind", 1),
+    ("zeros", 7),
+]
+_FRAME: Final = [("length", 4), ("seqno", 8), ("unix-ms", 8), ("flags", 4), ("operations", 4)]
+_OPERATION: Final = [
+    ("kind", 1),
+    ("database", 1),
+    ("flags", 1),
+    ("other", 1),
+    ("key-length", 4),
+    ("value-length", 4),
+]
+_Part: TypeAlias = tuple[str, list[tuple[str, int]]]
 
 
-def example_group() -> bytes:
-    """The group of the worked example: a SET and a DEL, one commit each."""
-    put = layout.frame(42, CLOCK, [(layout.PUT, 0, b"greeting", b"hello", 0, 0)])
-    delete = layout.frame(43, CLOCK, [(layout.DELETE, 0, b"farewell")])
-    return layout.group(EPOCH, 42, 43, CLOCK, 41, layout.COMMITS, put + delete)
+@cache
+def example_journal() -> tuple[str, bytes]:
+    """The manifest and the one segment of a tiny journal: a first start, a SET and a DEL, a clean stop."""
+    with tempfile.TemporaryDirectory() as place:
+        disk = _Blocks(place)
+        started = recovery.start(disk, random.Random(1).randbytes, lambda frame: None, segment_bytes=64 << 10)
+        segment, first = started.segment, started.last + 1
+        put = layout.frame(first, CLOCK, [(layout.PUT, 0, b"greeting", b"hello", 0, 0)])
+        delete = layout.frame(first + 1, CLOCK, [(layout.DELETE, 0, b"farewell")])
+        group = layout.group(segment.epoch, first, first + 1, CLOCK, started.last, layout.COMMITS, put + delete)
+        segment.file.write(group, started.offset)
+        ended = started.offset + 4096
+        end = layout.group(segment.epoch, first + 2, first + 1, CLOCK, first + 1, layout.END, b"")
+        segment.file.write(end, ended)
+        segment.file.close()
+        line = replace(started.manifest.segments[0], counts_to=first + 1)
+        manifest.replace(disk, replace(started.manifest, segments=(line,), ended=ended))
+        text = (Path(place) / manifest.NAME).read_bytes().rstrip(b"\0").decode()
+        return text, (Path(place) / segment.name).read_bytes()
+
+
+def example_manifest() -> str:
+    return f"```text\n{example_journal()[0]}```\n"
 
 
 def worked_example() -> str:
-    """The example's bytes, part by part, with what each says."""
-    data = example_group()
-    group = "crc length epoch first last clock mark kind zeros"
-    frame = "length seqno unix-ms flags operations"
-    operation = "kind database flags other key-length value-length"
-    parts: list[tuple[str, str, list[int]]] = [
-        ("the group's head", group, [4, 4, 8, 8, 8, 8, 8, 1, 7]),
-        ("the first frame", frame, [4, 8, 8, 4, 4]),
-        ("its operation, a put", operation, [1, 1, 1, 1, 4, 4]),
-        ("", "key value", [8, 5]),
-        ("the second frame", frame, [4, 8, 8, 4, 4]),
-        ("its operation, a delete", operation, [1, 1, 1, 1, 4, 4]),
-        ("", "key", [8]),
+    """The segment's bytes, part by part, with what each says."""
+    places: list[tuple[int, list[_Part]]] = [
+        (0, [("the segment's header", _HEADER)]),
+        (4096, [("the start record: a group of the kind START", [*_GROUP, ("from", 8), ("to", 8)])]),
+        (
+            8192,
+            [
+                ("a group of the kind COMMITS", _GROUP),
+                ("its first frame", _FRAME),
+                ("the operation, a put", [*_OPERATION, ("key", 8), ("value", 5)]),
+                ("its second frame", _FRAME),
+                ("the operation, a delete", [*_OPERATION, ("key", 8)]),
+            ],
+        ),
+        (12288, [("the end mark of a clean stop: a group of the kind END", _GROUP)]),
     ]
+    data = example_journal()[1]
     lines: list[str] = []
     at = 0
-    for title, names, sizes in parts:
-        if title:
+    for offset, parts in places:
+        assert not any(data[at:offset]), "the layout has changed: describe the new one here"
+        at = offset
+        for title, fields in parts:
             lines.append(f"; {title}")
-        for name, size in zip(names.split(), sizes, strict=True):
-            piece = data[at : at + size]
-            lines.append(f"{at:4}  {piece.hex(' '):23}  {name:12} {_value(name, piece)}".rstrip())
-            at += size
-    assert at == len(data), "the layout has changed: describe the new one here"
+            for name, size in fields:
+                lines += _dumped(at, data[at : at + size], name)
+                at += size
+    assert not any(data[at:]), "the layout has changed: describe the new one here"
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
+def _dumped(at: int, piece: bytes, name: str, value: str | None = None) -> Iterator[str]:
+    """A field's lines: where it stands, its bytes, eight a line, its name, and what it says."""
+    if len(piece) > 64 and not any(piece):
+        yield f"{at:5}  {'':23}  {name:12} {len(piece):,} bytes"
+        return
+    said = _value(name, piece) if value is None else value
+    for start in range(0, len(piece), 8):
+        text = f"{name:12} {said}" if not start else ""
+        yield f"{at + start:5}  {piece[start : start + 8].hex(' '):23}  {text}".rstrip()
+
+
 def _value(name: str, piece: bytes) -> str:
-    if name in ("key", "value"):
+    if name in ("key", "value", "magic"):
         return piece.decode()
     number = int.from_bytes(piece, "little")
     if name in ("crc", "epoch"):
         return f"{number:#x}"
     return "" if name == "zeros" else str(number)
+
+
+# base.md
+
+
+def example_rows() -> list[tuple[bytes, bytes]]:
+    """A tiny base: a key that stays, one that expires, and what the base says of itself."""
+    prefix = rows.prefix((0, 0))
+    stays = record.make(16_777_218, 0, b"hello")
+    expires = record.make(16_777_219, 0, b"ada", CLOCK + 3_600_000)
+    space = rows.Space((0, 0), count=2, volatile=1, exact=True)
+    meta = rows.Meta("cd072cd8be6f9f62ac4c09c28206e7e3", 16_777_219, CLOCK, (space,))
+    return [
+        (rows.META, rows.encode_meta(meta)),
+        (prefix + b"greeting", stays),
+        (prefix + b"session", expires),
+        (rows.deadline(CLOCK + 3_600_000, prefix, b"session"), rows.DEADLINE_VALUE),
+    ]
+
+
+def worked_rows() -> str:
+    """Each row of the tiny base, its key and its value apart."""
+    (_, meta), (stays, hello), (goes, ada), (due, mark) = example_rows()
+    lines: list[str] = ["; the meta row"]
+    lines += _fields(rows.META, [("kind", 1, "0, meta")])
+    lines.append("; is: a map in MessagePack, its field names in it")
+    at = 1
+    lines += _dumped(0, meta[:1], "map", f"of {meta[0] & 0xF} fields")
+    for name, value in msgspec.msgpack.decode(meta).items():
+        piece = msgspec.msgpack.encode(name) + msgspec.msgpack.encode(value)
+        assert meta[at : at + len(piece)] == piece, "the meta row has changed: describe the new one here"
+        shown = value if isinstance(value, str | int) else msgspec.json.encode(value).decode()
+        lines += _dumped(at, piece, name, str(shown))
+        at += len(piece)
+    kind, generation = ("kind", 1, "1, record"), [("seqno", 8, "0"), ("number", 4, "0")]
+    flags = {0: "0", record.EXPIRES: "1, an expiry is there"}
+    lines.append("; the row of the key greeting")
+    lines += _fields(stays, [kind, *generation, ("key", 8, "greeting")])
+    lines.append("; is: a record")
+    lines += _fields(hello, [("seqno", 7, "16777218"), ("flags", 1, flags[hello[7]]), ("value", 5, "hello")])
+    lines.append("; the row of the key session")
+    lines += _fields(goes, [kind, *generation, ("key", 7, "session")])
+    lines.append("; is: a record that expires")
+    when = str(CLOCK + 3_600_000)
+    head = [("seqno", 7, "16777219"), ("flags", 1, flags[ada[7]])]
+    lines += _fields(ada, [*head, ("expires", 8, when), ("value", 3, "ada")])
+    lines.append("; its row of the expiry index")
+    told = [("kind", 1, "2, deadline"), ("expires", 8, f"{when} + 2^63"), *generation, ("key", 7, "session")]
+    lines += _fields(due, told)
+    lines.append("; is: one byte, since a row has a value")
+    lines += _fields(mark, [("mark", 1, "1")])
+    return "```text\n" + "\n".join(lines) + "\n```\n"
+
+
+def _fields(data: bytes, fields: list[tuple[str, int, str]]) -> Iterator[str]:
+    at = 0
+    for name, size, value in fields:
+        yield from _dumped(at, data[at : at + size], name, value)
+        at += size
+    assert at == len(data), "the layout has changed: describe the new one here"
 
 
 # all of them
@@ -234,11 +363,15 @@ def pages() -> dict[Path, str]:
         "limits": limit_tables,
         "journal-grammar": lambda: grammar(layout),
         "manifest-grammar": lambda: grammar(manifest),
+        "archive-grammar": lambda: grammar(archive),
         "record-grammar": lambda: grammar(record),
         "journal-example": worked_example,
+        "manifest-example": example_manifest,
+        "base-grammar": lambda: grammar(rows),
+        "base-example": worked_rows,
     }
     found = {REFERENCE / "commands.md": commands()}
-    for name in ("settings.md", "limits.md", "journal.md"):
+    for name in ("settings.md", "limits.md", "journal.md", "base.md"):
         path = REFERENCE / name
         found[path] = _BLOCK.sub(lambda match: f"{match[1]}\n{blocks[match[2]]()}\n{match[3]}", path.read_text())
     return found

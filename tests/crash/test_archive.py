@@ -12,8 +12,9 @@ import re
 from typing import Any
 
 import pytest
+from google_crc32c import value as crc32c
 
-from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, DiskFull, StorageError, UserError
+from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, DiskFull, OtherFormat, StorageError, UserError
 from keyhaus.core.wait import Wait
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
@@ -303,9 +304,8 @@ def test_at_the_limit_writes_are_refused_naming_the_archive_and_go_on_once_it_is
     assert database.keys(database.kept()) == database.written
 
 
-def test_a_writer_that_waits_while_the_archive_is_at_work_is_not_refused() -> None:
-    """At the limit the archive's next file makes room: the commit waits for it."""
-    database = Database(max_bytes=6 * SEGMENT)
+def _writer_waits_for_the_archive(database: Database) -> Wait:
+    """Writes, while the archive's thread stands still, up to where a commit has to wait for it."""
     archiver = next(worker for worker in database.spawn.workers if worker.name == "journal-archiver")
     others = [worker for worker in database.spawn.workers if worker is not archiver]
     database.cover()
@@ -315,12 +315,59 @@ def test_a_writer_that_waits_while_the_archive_is_at_work_is_not_refused() -> No
         while database.spawn.turn() or sum(database.spawn.work(worker) for worker in others):
             pass
         if wait is not None and not wait.fired:
-            break
-    else:
-        pytest.fail("the limit was never reached")
+            return wait
+    raise AssertionError("the limit was never reached")
+
+
+def test_a_writer_that_waits_while_the_archive_is_at_work_is_not_refused() -> None:
+    """At the limit the archive's next file makes room: the commit waits for it."""
+    database = Database(max_bytes=6 * SEGMENT)
+    wait = _writer_waits_for_the_archive(database)
     database.spawn.settle()
     assert wait.fired
     assert database.put()
+
+
+def test_a_writer_that_waits_for_an_archive_that_then_fails_is_refused() -> None:
+    database = Database(max_bytes=6 * SEGMENT)
+    wait = _writer_waits_for_the_archive(database)
+    assert database.archive is not None
+    database.archive.room = 0
+    database.spawn.settle()
+    assert wait.fired
+    with pytest.raises(DiskFull, match="can't be archived"):
+        database.begin()
+
+
+def test_a_file_of_another_format_is_refused_with_both_versions() -> None:
+    database = Database()
+    database.fill(1)
+    assert database.archive is not None
+    (file,) = database.files()
+    inode = database.archive.inodes[file.name]
+    header = bytearray(inode.cache[:HEADER_BYTES])
+    header[8] = 2
+    header[-4:] = crc32c(bytes(header[:-4])).to_bytes(4, "little")
+    inode.cache[:HEADER_BYTES] = header
+    kept = Kept(reading.archived(database.archive, database.history, file.ends), file.ends)
+    with pytest.raises(OtherFormat, match=f"{file.name} has format 2, this release reads format 1: a newer release"):
+        list(reading.Reader(kept, file.begins_after).steps())
+
+
+def test_a_file_of_the_archive_is_as_its_grammar_says() -> None:
+    database = Database()
+    database.fill(1)
+    assert database.archive is not None
+    (file,) = database.files()
+    data = bytes(database.archive.inodes[file.name].cache)
+    header = archives.read_header(data[:HEADER_BYTES], "a file")
+    assert (header.history, header.begins_after, header.ends) == (database.history, file.begins_after, file.ends)
+    assert header.bytes == len(data)
+    assert header.commits == len(database.written) - 1
+    kinds = [head.kind for head in layout.groups(data, header.epoch)]
+    assert kinds[0] == layout.START
+    assert set(kinds[1:-1]) == {layout.COMMITS}
+    assert kinds[-1] == layout.END
 
 
 def test_an_archive_that_was_lost_begins_anew_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -531,6 +578,34 @@ def test_a_page_goes_on_where_the_last_one_ended(jumped: Database) -> None:
         found += page.entries
         after = page.at
     assert found == jumped.written
+
+
+def test_a_page_is_not_looked_for_from_the_segments_begin(jumped: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets: list[int] = []
+    groups = reading._groups
+
+    def noting(file: Any, epoch: int, offset: int) -> Any:
+        offsets.append(offset)
+        return groups(file, epoch, offset)
+
+    monkeypatch.setattr(reading, "_groups", noting)
+    running, after = Running(jumped.disk, None), jumped.journal.manifest.segments[-1].begins_after
+    for _ in range(4):
+        manifest, synced = jumped.journal.manifest, jumped.journal.synced
+        after = running.page(manifest, synced, after, lambda frame: frame, Room(1, 1 << 30, True)).at
+    assert offsets[0] == HEADER_BYTES
+    assert offsets == sorted(offsets)
+    assert offsets[-1] > offsets[-2] > HEADER_BYTES
+
+
+def test_a_file_that_is_another_one_than_its_name_says_is_damage() -> None:
+    database = Database(archive=False, retain_bytes=PLENTY)
+    database.fill(3)
+    one, other = (database.disk.inodes[line.name] for line in database.journal.manifest.lines[:2])
+    one.cache, other.cache = other.cache, one.cache
+    running = Running(database.disk, None)
+    with pytest.raises(Corruption, match="another one than the manifest names"):
+        running.page(database.journal.manifest, database.journal.synced, 0, lambda frame: frame, Room(9, 1 << 30, True))
 
 
 def test_a_segment_that_is_reused_under_its_reader_is_too_old_and_never_wrong() -> None:

@@ -29,6 +29,7 @@ from keyhaus.journal.manifest import Line, Manifest
 from keyhaus.store.record import value_of
 from keyhaus.store.store import Store
 from tests.support.load import Link
+from tests.support.make_fixture import DIRECTORY, unpack
 from tests.support.processes import HOST, SOURCE, keyhaus_server
 from tests.support.simulation import SimulatedSpawn
 
@@ -65,14 +66,14 @@ class Files:
         path.write_bytes(data)
 
     def fingerprint(self) -> dict[str, tuple[int, str]]:
-        """Every file with its time and content; the lock, which each start takes, aside."""
+        """Every file with its time and content, what each start writes aside: the lock, and RocksDB's own notes."""
         return {
             str(path.relative_to(self.directory)): (
                 path.stat().st_mtime_ns,
                 hashlib.sha256(path.read_bytes()).hexdigest(),
             )
             for path in sorted((self.directory / "data").rglob("*"))
-            if path.is_file() and path.name != "LOCK"
+            if path.is_file() and path.name != "LOCK" and (path.parent.name != "base" or path.suffix == ".sst")
         }
 
 
@@ -143,10 +144,11 @@ def refused(files: Files, name: str, process: bool = False) -> int:
     return offset
 
 
-def _refused_by_a_server(files: Files, name: str) -> int:
+def _started(files: Files) -> subprocess.CompletedProcess[str]:
+    """A server that is expected not to start."""
     command = (sys.executable, "-m", "keyhaus", "serve", "--listen", f"resp://{HOST}:0", *OPTIONS)
     path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
-    result = subprocess.run(
+    return subprocess.run(
         command,
         cwd=files.directory,
         env={**os.environ, "PYTHONPATH": path},
@@ -155,10 +157,14 @@ def _refused_by_a_server(files: Files, name: str) -> int:
         timeout=30,
         check=False,
     )
+
+
+def _refused_by_a_server(files: Files, name: str) -> int:
+    result = _started(files)
     assert result.returncode == 1, result
     assert result.stdout == ""
     (said,) = result.stderr.splitlines()
-    found = re.fullmatch(r"keyhaus: data/journal/(\S+) at offset (\d+): .+; nothing was changed: .+", said)
+    found = re.fullmatch(r"keyhaus: data/journal/(\S+) at offset (\d+): .+; nothing of the data was changed: .+", said)
     assert found is not None, said
     assert found[1] == name, said
     return int(found[2])
@@ -316,6 +322,22 @@ def test_another_segment_of_the_same_journal_in_its_place_is_refused(files: File
     one, other = files.manifest.segments[1], files.manifest.segments[2]
     shutil.copyfile(files.path(one), files.path(other))
     assert refused(files, files.path(other).name) == 0
+
+
+def test_a_base_that_is_damaged_where_it_says_what_it_covers_is_refused(tmp_path: Path) -> None:
+    unpack(DIRECTORY / "killed.tar.gz", tmp_path / "data")
+    files = Files(tmp_path)
+    runs = sorted((tmp_path / "data" / "base").glob("*.sst"))
+    for path in runs:
+        files.flip(path, 20)
+    before = files.fingerprint()
+    result = _started(files)
+    assert (result.returncode, result.stdout) == (1, "")
+    (said,) = result.stderr.splitlines()
+    found = re.fullmatch(r"keyhaus: (/\S+) at offset \d+: .+; nothing of the data was changed: .+", said)
+    assert found is not None, said
+    assert Path(found[1]) in runs
+    assert files.fingerprint() == before
 
 
 # What a crash may leave behind.

@@ -8,6 +8,8 @@ import pytest
 
 from keyhaus.core.errors import LimitExceeded, Poisoned
 from keyhaus.core.settings import Settings
+from keyhaus.journal import format as layout
+from keyhaus.journal import recovery
 from keyhaus.journal.journal import Journal
 from keyhaus.store.store import Store
 from keyhaus.store.transaction import Transaction
@@ -115,3 +117,24 @@ def test_a_commit_that_fails_in_memory_poisons_and_gives_its_number_to_nobody(mo
     spawn.settle()
     with pytest.raises(Poisoned):
         _put(store, b"b")
+
+
+def test_idle_starts_leave_a_database_that_opens() -> None:
+    """A base that covers every commit, and starts one after another: no jump is lost from the chain."""
+    generator = random.Random(1)
+    disk = SimulatedDisk(generator)
+    base_seqno = 0
+    for _ in range(5):
+        spawn = SimulatedSpawn(generator)
+        started = recovery.start(
+            disk, generator.randbytes, lambda frame: None, segment_bytes=64 << 10, base_seqno=base_seqno
+        )
+        journal = Journal(disk, spawn, started, clock=lambda: 0, segment_bytes=64 << 10, max_bytes=1 << 40)
+        if not base_seqno:
+            journal.append(journal.last + 1, layout.frame(journal.last + 1, 0, []))
+            journal.demand(journal.last)
+            spawn.settle()
+            base_seqno = journal.synced
+        journal.release(base_seqno)
+        spawn.settle()
+        disk.kill()

@@ -1,5 +1,9 @@
 """kill -9 under pipelined load, again and again on the same directory: no acknowledged write is lost.
 
+Once with all data in memory and the journal, and once with memtables so small that kills land in every stage of flushes
+and in RocksDB's compactions. There the process of the base, or the one that writes a run, is killed alone at times, and
+the server has to go on as if nothing were.
+
 `KEYHAUS_CRASH_CYCLES` is how many times, `KEYHAUS_SEED` repeats the choices (the moment of a kill depends on the
 machine too). A kill keeps the kernel's cache, so this proves the journal's reading and writing, and that no reply
 leaves before the `pwrite`; that none leaves before the sync is shown in test_replies_wait.py.
@@ -10,13 +14,30 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.load import GROUP, Broken, Model, Reader, State, Tally, Writer, apply, everything
+from tests.support.load import (
+    BESIDE,
+    BRIEF_DATABASE,
+    GROUP,
+    SPARE,
+    Brief,
+    Broken,
+    Link,
+    Model,
+    Reader,
+    State,
+    Tally,
+    Writer,
+    apply,
+    check_brief,
+    everything,
+)
 from tests.support.processes import HOST, SOURCE, RunningKeyhaus, ServerFailed, ServerProcess, keyhaus_server
 
 CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "12"))
@@ -24,10 +45,19 @@ CYCLES_PER_DIRECTORY = 20  # until a base takes over from the journal, each star
 WRITERS = 5
 READERS = 2
 OPTIONS = ("--journal-segment-bytes", "1mb")
+FLUSHING_CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "5"))
+FLUSHING_WRITERS = 3
+FLUSHING = ("--set", "memtable-size=500", "--set", "memtable-bytes=1mb", "--set", "cache-bytes=100kb")
 
 
 class History:
-    """One directory with a server that is killed again and again."""
+    """One directory with a server that is killed again and again.
+
+    Attributes:
+        aims: After how many acknowledged writes, at the least and at the most.
+    """
+
+    aims = (200, 8_000)
 
     def __init__(self, directory: Path, generator: random.Random, *options: str) -> None:
         self.directory = directory
@@ -49,14 +79,16 @@ class History:
 
     def load(self, server: RunningKeyhaus) -> None:
         """Load until a number of acknowledged writes is reached; then the process is gone."""
-        tally = Tally(self.random.randint(200, 8_000))
+        tally = Tally(self.random.randint(*self.aims))
         writers = [Writer(server.port, number, tally, model) for number, model in enumerate(self.models)]
         readers = [Reader(server.port, number, tally, self.models[number]) for number in range(READERS)]
-        for client in (*writers, *readers):
+        extra = self.extra(server, tally)
+        for client in (*writers, *readers, *extra):
             client.start()
+        self.beside_the_load(server, tally)
         reached = tally.reached.wait(60)
         server.kill()
-        for client in (*writers, *readers):
+        for client in (*writers, *readers, *extra):
             client.join(30)
             assert not client.is_alive()
             if client.failure is not None:
@@ -65,6 +97,13 @@ class History:
         self.acknowledged += sum(model.acknowledged for model in self.models)
         self.unanswered += sum(len(model.units) - model.acknowledged for model in self.models)
         self.reads += sum(reader.reads for reader in readers)
+
+    def extra(self, server: RunningKeyhaus, tally: Tally) -> list[Brief]:
+        """Further clients."""
+        return []
+
+    def beside_the_load(self, server: RunningKeyhaus, tally: Tally) -> None:
+        """What goes on meanwhile."""
 
     def kill_while_it_starts(self) -> None:
         """A crash inside recovery, or soon after: the next start must find the same."""
@@ -117,6 +156,103 @@ def test_no_acknowledged_write_is_lost(
     assert acknowledged > 500 * cycles, "too little was acknowledged to mean anything"
     assert unanswered > cycles, "no write was ever under way: the kills came too late"
     assert sum(history.reads for history in histories) > cycles
+
+
+# The same across flushes.
+
+
+class Flushing(History):
+    """A server that flushes all the time, and whose helpers are killed too.
+
+    Attributes:
+        flushes, compactions, helpers: How many flushes there were at the kills, how often RocksDB compacted at one, and
+            how many helpers were killed.
+    """
+
+    aims = (500, 12_000)
+
+    def __init__(self, directory: Path, generator: random.Random, *options: str) -> None:
+        super().__init__(directory, generator, *options)
+        self.models = [
+            Model(random.Random(generator.getrandbits(64)), number, keys=1500) for number in range(FLUSHING_WRITERS)
+        ]
+        self.flushes = self.compactions = 0
+        self.helpers = {"base": 0, "run-writer": 0}
+
+    def beside_the_load(self, server: RunningKeyhaus, tally: Tally) -> None:
+        """Kills helpers, and looks how far flushes have come, until enough was acknowledged."""
+        with Link(server.port) as link:
+            while not tally.reached.wait(self.random.uniform(0.01, 0.2)):
+                if self.random.random() < 0.3:
+                    self.kill_a_helper(server.pid, self.random.choice(("base", "run-writer", "run-writer")))
+                facts = info(link)
+                self.compactions += int(facts.get("compactions_running", 0))
+            self.flushes += int(facts["flushes"])
+
+    def kill_a_helper(self, server: int, name: str) -> None:
+        for child in children(server):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{child}/comm").read_text().strip() == name:
+                    os.kill(child, signal.SIGKILL)
+                    self.helpers[name] += 1
+
+    def extra(self, server: RunningKeyhaus, tally: Tally) -> list[Brief]:
+        return [Brief(server.port, tally, self.random.getrandbits(32))]
+
+    def check(self, server: RunningKeyhaus) -> None:
+        for number, model in enumerate(self.models):
+            found = everything(server.port, number)
+            for key, entry in everything(server.port, number + SPARE).items():
+                found[BESIDE + key] = entry
+            self.kept += model.settle(found)
+        with Link(server.port, BRIEF_DATABASE) as link:
+            check_brief(link, [b"brief:%d" % number for number in range(2000)])
+        for number in range(16):
+            if number % SPARE >= len(self.models) and number != BRIEF_DATABASE:
+                assert everything(server.port, number) == {}, f"nobody wrote to database {number}"
+
+
+def children(process: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [
+            int(child)
+            for task in Path(f"/proc/{process}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    return []
+
+
+def info(link: Link) -> dict[str, str]:
+    lines = link.ask(b"INFO", b"keyhaus").decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+@pytest.mark.parametrize("durability", ["always", "everysec"])
+def test_no_acknowledged_write_is_lost_across_flushes(
+    durability: str, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = random.Random(seed)
+    left = cycles = FLUSHING_CYCLES if durability == "always" else max(2, FLUSHING_CYCLES // 6)
+    histories: list[Flushing] = []
+    while left:
+        directory = tmp_path / str(len(histories))
+        directory.mkdir()
+        histories.append(Flushing(directory, generator, "--durability", durability, *FLUSHING))
+        histories[-1].run(min(left, CYCLES_PER_DIRECTORY))
+        left -= min(left, CYCLES_PER_DIRECTORY)
+    acknowledged = sum(history.acknowledged for history in histories)
+    flushes = sum(history.flushes for history in histories)
+    helpers = {name: sum(history.helpers[name] for history in histories) for name in ("base", "run-writer")}
+    with capsys.disabled():
+        print(
+            f" {durability}: {cycles} kills, {acknowledged} writes and reads right, 0 lost; {flushes} flushes, "
+            f"{sum(history.compactions for history in histories)} times seen compacting; killed alone: {helpers}; "
+            f"{sum(history.early_kills for history in histories)} kills within a start (seed {seed})"
+        )
+    assert acknowledged > 300 * cycles, "too little was acknowledged to mean anything"
+    if durability == "always":
+        assert flushes > cycles // 2, "hardly anything was flushed"
+        assert sum(helpers.values()) > cycles // 4, "the helpers were left alone"
 
 
 # The model itself: each kind of damage is noticed.

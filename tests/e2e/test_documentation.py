@@ -8,13 +8,14 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from tests.support.make_fixture import DIRECTORY, unpack
 from tests.support.processes import RunningKeyhaus, keyhaus_server
 from tests.support.programs import require_program
 
@@ -98,6 +99,40 @@ def test_the_python_of_the_page_on_clients_is_real(
     assert client.mget("number:999", "account:a", "account:b", "x") == [b"999", b"95", b"10", b"2"]
     assert names["name"] == "example:lock"
     assert not client.exists("example:lock")
+
+
+def test_the_page_on_info_has_each_field_and_no_other(tmp_path: Path) -> None:
+    page = (_ROOT / "docs" / "reference" / "info.md").read_text()
+    own, _, others = page.partition("## The other sections")
+    written = {name for row in re.findall(r"^\| (`.+?) \|", own, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert written == _fields_of_a_flushed_server(tmp_path, ("keyhaus",))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", others, re.MULTILINE))
+    fixed = ("server", "clients", "memory", "persistence", "stats", "replication", "cpu", "modules", "cluster")
+    assert {*rows} == {*fixed, "keyspace", "commandstats", "errorstats"}
+    named = {name for section in fixed for name in re.findall(r"`(\w+)`", rows[section])} - {"err", "journal_bytes"}
+    assert named == _fields_of_a_flushed_server(tmp_path, fixed)
+
+
+def _fields_of_a_flushed_server(directory: Path, sections: Sequence[str]) -> set[str]:
+    options = ("--data-dir", str(directory / "info"), "--memtable-size", "1")
+    with keyhaus_server(directory, *options) as running, redis.Redis(port=running.port) as connection:
+        connection.set("a", "row")
+        until = time.monotonic() + 20
+        while not connection.info("keyhaus").get("flushes"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return set(connection.info(*sections))
+
+
+def test_the_python_that_reads_a_base_is_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack(DIRECTORY / "stopped.tar.gz", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    shown: list[tuple[bytes, bytes]] = []
+    (block,) = _blocks("docs/reference/base.md", "python")
+    exec(block, {"print": lambda key, value: shown.append((key, value))})
+    assert (b"user:0010", b"second 10") in shown  # from the second run
+    assert (b"far", b"away") in shown  # with an expiry
+    assert b"user:0031" not in dict(shown)
 
 
 def _example(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ Cli: TypeAlias = Callable[..., bytes]
 SECONDS = 60
 
 
-@pytest.fixture(scope="module", params=["durable-auto", "memory-resp"])
+@pytest.fixture(scope="module", params=["rocksdb-auto", "memory-resp"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKeyhaus]:
     """On the port that recognises dialects, and on one of RESP alone."""
     engine, _, dialect = request.param.partition("-")

@@ -52,7 +52,8 @@ class World:
         self.disk = SimulatedDisk(self.random)
         self.archive = SimulatedDisk(self.random) if self.random.random() < 0.5 else None
         self.retain_bytes = self.random.choice((0, 0, 100 * 1024, 1 << 40))
-        self.reads = self.archived = 0
+        self.max_bytes = self.random.choice((12 * SEGMENT_BYTES, 1 << 40))
+        self.reads = 0
         self.base: dict[int, bytes] = {}
         self.base_seqno = 0
         self.told: dict[int, bytes] = {}
@@ -282,7 +283,7 @@ class World:
             started,
             clock=lambda: 0,
             segment_bytes=SEGMENT_BYTES,
-            max_bytes=1 << 40,
+            max_bytes=self.max_bytes,
             retain_bytes=self.retain_bytes,
             archive=self.archive,
         )

@@ -4,6 +4,10 @@ Each writer owns one of the numbered databases, so nobody else changes what it w
 MULTI/EXEC group) happen in the order in which they were sent. After a crash there must be one point in that order such
 that everything before it is there and nothing behind it: not before the last acknowledged unit, nor before one that a
 reader was shown. A number is never used twice, so that what comes back from the dead is recognised.
+
+A writer may own a second database beside it, `SPARE` numbers on, which it swaps with the first from time to time; in a
+`State` its keys begin with `BESIDE`. Nobody but the writer changes either, so what it reads between its writes is known
+exactly. What lives for a moment only (`Brief`) has a database of its own: nothing of it may outlive its deadline.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import random
 import socket
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -23,6 +28,9 @@ GROUP: Final = [b"group:%d" % member for member in range(5)]
 WINDOW: Final = 48
 TIMEOUT_SECONDS: Final = 30.0
 FAR_MS: Final = 10_000_000_000
+SPARE: Final = 8
+BESIDE: Final = b"beside:"
+BRIEF_DATABASE: Final = 7
 
 State = dict[bytes, tuple[bytes, bool]]  # key to value, and whether it has an expiry
 
@@ -39,17 +47,25 @@ class Unit(NamedTuple):
         requests: What is sent.
         replies: What comes back, in order.
         effects: Keys with their new value, or None for gone; None at all for an emptied database.
+        swap: Whether it exchanges the two databases instead.
     """
 
     number: int
     requests: list[list[bytes]]
     replies: list[Any]
     effects: list[tuple[bytes, bytes | None, bool]] | None
+    swap: bool = False
 
 
 def apply(state: State, unit: Unit) -> None:
-    if unit.effects is None:
+    if unit.swap:
+        swapped = {other(key): entry for key, entry in state.items()}
         state.clear()
+        state.update(swapped)
+        return
+    if unit.effects is None:
+        for key in [key for key in state if not key.startswith(BESIDE)]:
+            del state[key]
         return
     for key, value, expires in unit.effects:
         if value is None:
@@ -58,18 +74,26 @@ def apply(state: State, unit: Unit) -> None:
             state[key] = (value, expires)
 
 
+def other(key: bytes) -> bytes:
+    """A key of one database as the state names it in the other."""
+    return key.removeprefix(BESIDE) if key.startswith(BESIDE) else BESIDE + key
+
+
 class Model:
     """What one writer sent, and what was acknowledged.
 
     Attributes:
+        database: The number of its database; None where it neither swaps nor reads.
         settled: What was there after the last crash.
         units: Sent since then, in order.
         acknowledged: How many of them were answered.
         shown: The highest number that a reader was shown.
     """
 
-    def __init__(self, generator: random.Random) -> None:
+    def __init__(self, generator: random.Random, database: int | None = None, keys: int = 300) -> None:
         self.random = generator
+        self.database = database
+        self._keys = keys
         self.settled: State = {}
         self.units: list[Unit] = []
         self.acknowledged = 0
@@ -79,15 +103,19 @@ class Model:
 
     def next_unit(self) -> Unit:
         self._number += 1
-        kinds = (self._set, self._set_expiring, self._increment, self._delete, self._several, self._group, self._empty)
-        kind = self.random.choices(kinds, (40, 8, 15, 10, 8, 15, 0.1))[0]
+        kinds = (
+            *(self._set, self._set_expiring, self._increment, self._delete, self._several, self._group, self._empty),
+            *(self._swap, self._read, self._read_many, self._count),
+        )
+        beside = (0.2, 20, 10, 1) if self.database is not None else (0, 0, 0, 0)
+        kind = self.random.choices(kinds, (40, 8, 15, 10, 8, 15, 0.1, *beside))[0]
         unit = kind(b"%d:" % self._number)
         apply(self._head, unit)
         self.units.append(unit)
         return unit
 
     def _key(self) -> bytes:
-        return b"key:%d" % self.random.randrange(300)
+        return b"key:%d" % self.random.randrange(self._keys)
 
     def _value(self, mark: bytes) -> bytes:
         size = self.random.choices((20, 400, 5_000, 60_000), (60, 30, 4, 0.3))[0]
@@ -129,6 +157,27 @@ class Model:
     def _empty(self, mark: bytes) -> Unit:
         return self._unit([b"FLUSHDB"], b"OK", None)
 
+    def _swap(self, mark: bytes) -> Unit:
+        assert self.database is not None
+        request = [b"SWAPDB", b"%d" % self.database, b"%d" % (self.database + SPARE)]
+        return Unit(self._number, [request], [b"OK"], [], swap=True)
+
+    def _there(self, key: bytes) -> bytes | None:
+        return self._head[key][0] if key in self._head else None
+
+    def _read(self, mark: bytes) -> Unit:
+        key = self._key()
+        return self._unit([b"GET", key], self._there(key), [])
+
+    def _read_many(self, mark: bytes) -> Unit:
+        keys = [self._key() for _ in range(5)]
+        if self.random.random() < 0.5:
+            return self._unit([b"EXISTS", *keys], sum(key in self._head for key in keys), [])
+        return self._unit([b"MGET", *keys, GROUP[0]], [self._there(key) for key in [*keys, GROUP[0]]], [])
+
+    def _count(self, mark: bytes) -> Unit:
+        return self._unit([b"DBSIZE"], sum(not key.startswith(BESIDE) for key in self._head), [])
+
     # after a crash
 
     def settle(self, found: State) -> int:
@@ -137,9 +186,10 @@ class Model:
         Raises:
             Broken: There is none.
         """
-        for member in GROUP[1:]:
-            if found.get(member) != found.get(GROUP[0]):
-                raise Broken(f"TORN group: {found.get(member)!r:.60} beside {found.get(GROUP[0])!r:.60}")
+        for group in (GROUP, [other(member) for member in GROUP]):
+            for member in group[1:]:
+                if found.get(member) != found.get(group[0]):
+                    raise Broken(f"TORN group: {found.get(member)!r:.60} beside {found.get(group[0])!r:.60}")
         state = dict(self.settled)
         told = max(self.acknowledged, sum(unit.number <= self.shown for unit in self.units))
         for unit in self.units[:told]:
@@ -158,11 +208,13 @@ class Model:
     @staticmethod
     def _difference(promised: State, found: State, pending: list[Unit]) -> str:
         """The first key whose value no point of the order explains on its own; else all together are no point."""
+        if any(unit.swap for unit in pending):
+            return f"LOST or reordered: {len(found)} keys found, {len(promised)} promised, two databases swapped"
         possible = {key: {entry} for key, entry in promised.items()}
         absent_may: set[bytes] = set(found) - set(promised)
         state = dict(promised)
         for unit in pending:
-            absent_may |= set(state) if unit.effects is None else set()
+            absent_may |= set(state) if unit.effects is None or unit.swap else set()
             apply(state, unit)
             for key, value, expires in unit.effects or ():
                 if value is None:
@@ -310,8 +362,37 @@ class Writer(_Client):
                 self._tally.add(done)
 
 
+class Brief(_Client):
+    """Writes what lives for a moment; a value names its own deadline, and is never shown after it."""
+
+    def __init__(self, port: int, tally: Tally, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.told = 0
+        super().__init__(port, BRIEF_DATABASE, tally)
+
+    def _work(self) -> None:
+        while True:
+            keys = [b"brief:%d" % self._random.randrange(2000) for _ in range(20)]
+            for key in keys:
+                deadline = int(time.time() * 1000) + self._random.choice((1, 20, 300, 2000))
+                self._link.send([b"SET", key, b"%d" % deadline, b"PXAT", b"%d" % deadline])
+            for _ in keys:
+                assert self._link.reply() == b"OK"
+            self.told += check_brief(self._link, [b"brief:%d" % self._random.randrange(2000) for _ in range(20)])
+
+
+def check_brief(link: Link, keys: list[bytes]) -> int:
+    """Nothing is shown after its deadline; how many were shown."""
+    asked_ms = int(time.time() * 1000)
+    values = [value for value in link.ask(b"MGET", *keys) if value is not None]
+    for value in values:
+        if int(value) <= asked_ms:
+            raise Broken(f"UNDEAD: shown {asked_ms - int(value)} ms after its deadline")
+    return len(values)
+
+
 class Reader(_Client):
-    """Reads what a writer writes: groups must be whole, and what was shown must survive."""
+    """Reads what a writer writes: groups must be whole, nothing goes back, and what was shown must survive."""
 
     def __init__(self, port: int, database: int, tally: Tally, model: Model) -> None:
         self._model = model
@@ -320,6 +401,7 @@ class Reader(_Client):
         super().__init__(port, database, tally)
 
     def _work(self) -> None:
+        before = 0
         while True:
             keys = [b"key:%d" % self._random.randrange(300) for _ in range(8)]
             self._link.send([b"MGET", *GROUP], [b"MGET", *keys])
@@ -328,4 +410,10 @@ class Reader(_Client):
                 raise Broken(f"TORN group was shown: {group!r:.200}")
             for value in filter(None, [group[0], *values]):
                 self._model.shown = max(self._model.shown, int(value.partition(b":")[0]))
+            if group[0] is not None:
+                number = int(group[0].partition(b":")[0])
+                # A swap or an emptied database may bring an older one to the front.
+                if number < before and self._model.database is None:
+                    raise Broken(f"BACK: a group of {number} was shown after one of {before}")
+                before = number
             self.reads += 1

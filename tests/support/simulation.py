@@ -199,7 +199,7 @@ class SimulatedDisk:
             change(self._durable)
         self.inodes = dict(self._durable)
         self._changes = []
-        for inode in set(self.inodes.values()):
+        for inode in dict.fromkeys(self.inodes.values()):  # in an order that no address decides
             inode.store({page for page in sorted(inode.dirty) if self.random.random() < 0.5})
             inode.cache = bytearray(inode.platter)
             inode.dirty = set()
@@ -226,29 +226,38 @@ class SimulatedWorker:
 
 
 class SimulatedHelper:
-    """A helper whose process is a worker of the simulation; what goes there and back is packed and unpacked."""
+    """A helper whose process is a worker of the simulation; what goes there and back is packed and unpacked.
+
+    Attributes:
+        asked: The methods that it was called for and has not executed yet.
+        lost: Whether its process has ended.
+    """
 
     def __init__(self, spawn: SimulatedSpawn, name: str, make_target: Callable[[], Any]) -> None:
         self._spawn, self._make_target = spawn, make_target
-        self._worker = spawn.worker(name)
+        self.name = name
+        self.worker = spawn.worker(name)
+        self.asked: deque[str] = deque()
         self._target: Any = None
-        self._lost = False
+        self.lost = False
         self._calls: dict[int, Callable[[Any, BaseException | None], None]] = {}
         self._next = 0
 
     def call(self, method: str, args: tuple[Any, ...], done: Callable[[Any, BaseException | None], None]) -> None:
-        if self._lost:
+        if self.lost:
             self._spawn.soon(lambda: done(None, HelperLost("the simulated helper has ended")))
             return
         number, self._next = self._next, self._next + 1
         self._calls[number] = done
         packed = msgspec.msgpack.encode(args)
-        self._worker.submit(lambda: self._execute(method, packed), lambda result, _: self._answer(number, result))
+        self.asked.append(method)
+        self.worker.submit(lambda: self._execute(method, packed), lambda result, _: self._answer(number, result))
 
     def lose(self) -> None:
         """The process dies."""
-        self._lost = True
-        self._worker.jobs.clear()
+        self.lost = True
+        self.worker.jobs.clear()
+        self.asked.clear()
         for number in list(self._calls):
             self._spawn.soon(partial(self._calls.pop(number), None, HelperLost("the simulated helper has died")))
 
@@ -256,6 +265,7 @@ class SimulatedHelper:
         self.lose()
 
     def _execute(self, method: str, packed: bytes) -> bytes:
+        self.asked.popleft()
         try:
             if self._target is None:
                 self._target = self._make_target()

@@ -138,6 +138,17 @@ def test_a_page_is_bounded_in_bytes_and_a_larger_commit_comes_alone(
     assert database.seqnos(4) == [5]
 
 
+def test_what_does_not_fit_behind_many_small_ones_waits_for_the_next_page(
+    database: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keyhaus.commands.changes.PAGE_BYTES_MAX", 1_000_000)
+    for _ in range(1000):
+        database.run("SET", "k", "v")
+    database.run("SET", "k", bytes(900_000))
+    assert database.seqnos(0, "COUNT", 2000)[-1] == 1000
+    assert database.seqnos(1000) == [1001]
+
+
 @pytest.mark.parametrize(
     "words",
     [

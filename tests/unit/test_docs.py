@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from docs.generate import EPOCH, pages
+from docs.generate import pages
 from keyhaus.core import errors
+from keyhaus.core.disk import OsDisk
 from keyhaus.journal import format as layout
+from keyhaus.journal import manifest as manifests
+from keyhaus.journal import recovery
 from keyhaus.protocol.resp import RespCodec
+from keyhaus.store import layout as rows
+from keyhaus.store import record
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = _ROOT / "docs"
@@ -22,18 +28,69 @@ def test_a_generated_page_is_up_to_date(path: Path, text: str) -> None:
     assert path.read_text() == text, "run: make reference"
 
 
-def test_the_journals_worked_example_reads_as_the_page_says() -> None:
-    page = (_DOCS / "reference" / "journal.md").read_text()
-    block = page.split("<!-- generated: journal-example -->")[1].split("<!-- end -->")[0]
-    dumped = re.findall(r"^ *\d+  ((?:[0-9a-f]{2} ?)+) ", block, re.MULTILINE)
-    data = bytes(layout.HEADER_BYTES) + bytes.fromhex("".join(dumped))
-    (group,) = layout.groups(data, EPOCH)
-    assert (group.first, group.last, group.mark, group.kind) == (42, 43, 41, layout.COMMITS)
-    put, delete = (layout.read_frame(data, begin) for begin, _ in layout.frames(data, group))
-    assert put.seqno == 42
-    assert put.operations == [(layout.PUT, 0, b"greeting", b"hello", 0, 0)]
-    assert delete.seqno == 43
-    assert delete.operations == [(layout.DELETE, 0, b"farewell")]
+def _block(page: str, name: str) -> str:
+    """What stands in a generated block of a page, without its fence."""
+    text = (_DOCS / "reference" / page).read_text()
+    return text.split(f"<!-- generated: {name} -->")[1].split("<!-- end -->")[0].split("```")[1].removeprefix("text\n")
+
+
+_DUMPED = re.compile(r" *(\d+)  ((?:[0-9a-f]{2} ?)+)(?: |$)")
+
+
+def _bytes(lines: Iterable[str], size: int = 0) -> bytes:
+    """The bytes of a dump, each where it says; what is not shown is zeros."""
+    data = bytearray(size)
+    for line in lines:
+        if match := _DUMPED.match(line):
+            piece = bytes.fromhex(match[2])
+            at = int(match[1])
+            data[at : at + len(piece)] = piece
+    return bytes(data)
+
+
+def test_a_start_reads_the_journals_worked_example_as_the_page_says(tmp_path: Path) -> None:
+    disk = OsDisk(tmp_path)
+    (tmp_path / manifests.DIRECTORY).mkdir()
+    (tmp_path / manifests.NAME).write_text(_block("journal.md", "manifest-example"))
+    found = manifests.read(disk)
+    assert found is not None
+    (line,) = found.segments
+    data = _bytes(_block("journal.md", "journal-example").splitlines(), 64 << 10)
+    (tmp_path / line.name).write_bytes(data)
+    heads = list(layout.groups(data, line.epoch))
+    assert [head.kind for head in heads] == [layout.START, layout.COMMITS, layout.END]
+    assert [head.mark for head in heads] == [0, 16_777_217, 16_777_219]
+    assert heads[0].jump == (0, 16_777_218)
+    frames: list[layout.Frame] = []
+    started = recovery.start(disk, secrets.token_bytes, frames.append, segment_bytes=64 << 10)
+    started.segment.file.close()
+    assert [(frame.seqno, frame.operations) for frame in frames] == [
+        (16_777_218, [(layout.PUT, 0, b"greeting", b"hello", 0, 0)]),
+        (16_777_219, [(layout.DELETE, 0, b"farewell")]),
+    ]
+    assert started.rewritten == 0, "the end mark proves them"
+
+
+def test_the_bases_worked_example_reads_as_the_page_says() -> None:
+    parts = re.split(r"^; .*\n", _block("base.md", "base-example"), flags=re.MULTILINE)[1:]
+    pieces = [_bytes(part.splitlines()) for part in parts]
+    found = dict(zip(pieces[::2], pieces[1::2], strict=True))
+    assert list(found) == sorted(found)
+    meta = rows.decode_meta(found.pop(rows.META), "base")
+    assert meta is not None
+    (space,) = meta.spaces
+    assert (meta.seqno, space.generation, space.count, space.volatile) == (16_777_219, (0, 0), 2, 1)
+    prefix = rows.prefix(space.generation)
+    greeting, session = found.pop(prefix + b"greeting"), found.pop(prefix + b"session")
+    assert (record.seqno_of(greeting), record.value_of(greeting), record.expires_of(greeting)) == (
+        16_777_218,
+        b"hello",
+        0,
+    )
+    assert (record.seqno_of(session), record.value_of(session)) == (16_777_219, b"ada")
+    ((deadline, mark),) = found.items()
+    assert rows.read_deadline(deadline) == (record.expires_of(session), prefix, b"session")
+    assert mark == rows.DEADLINE_VALUE
 
 
 def _tree(kind: type[errors.Error]) -> Iterator[type[errors.Error]]:

@@ -19,7 +19,7 @@ import uvloop
 from keyhaus.core.errors import Corruption, StorageError
 from keyhaus.core.spawn import HelperLost
 from keyhaus.server.helper_process import HelperProcess
-from keyhaus.server.spawn import LoopSpawn
+from keyhaus.server.spawn import BACKGROUND_NICENESS, LoopSpawn
 
 TARGET = "tests.support.called:Target"
 
@@ -27,9 +27,11 @@ TARGET = "tests.support.called:Target"
 class Caller:
     """A helper whose answers are awaited."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, factory: str = TARGET, *args: Any, niceness: int = 0) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, factory: str = TARGET, *args: Any, background: bool = False
+    ) -> None:
         self._loop = loop
-        self.helper = LoopSpawn(loop).helper("keyhaus-tested", factory, args, niceness)
+        self.helper = LoopSpawn(loop).helper("keyhaus-tested", factory, args, background=background)
 
     def ask(self, method: str, *args: Any) -> asyncio.Future[Any]:
         future = self._loop.create_future()
@@ -200,9 +202,9 @@ def test_it_has_a_name_and_a_niceness_and_imports_nothing_of_the_working_directo
     run: Any, loop: asyncio.AbstractEventLoop
 ) -> None:
     async def story() -> None:
-        caller = Caller(loop, TARGET, niceness=3)
+        caller = Caller(loop, TARGET, background=True)
         pid, niceness, name, path = await caller.ask("process")
-        assert (pid, niceness - os.nice(0), name) == (caller.helper.pid, 3, "keyhaus-tested")
+        assert (pid, niceness - os.nice(0), name) == (caller.helper.pid, BACKGROUND_NICENESS, "keyhaus-tested")
         assert path not in ("", ".")
         caller.helper.close()
         assert gone(caller.helper.pid)

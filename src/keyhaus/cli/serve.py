@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from keyhaus.core.errors import UserError
-from keyhaus.core.settings import ALIASES, Durability, Settings, parse
+from keyhaus.core.limits import MIB
+from keyhaus.core.settings import ALIASES, TABLE, Durability, Setting, Settings, parse, show
 from keyhaus.server import logs
 from keyhaus.server.life import StartFailed, run, say_ready
 from keyhaus.server.server import parse_address
@@ -35,6 +38,57 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+# Settings that have an option of their own, in the order in which the help shows them.
+OPTIONS: Final = (
+    "maxclients",
+    "max-transaction-bytes",
+    "memtable-bytes",
+    "memtable-size",
+    "cache-bytes",
+    "block-cache-bytes",
+    "bloom-bits",
+    "compression",
+    "bottommost-compression",
+    "direct-reads",
+    "journal-segment-bytes",
+    "journal-max-bytes",
+    "journal-retain-bytes",
+    "archive-dir",
+    "snapshot-max-ms",
+    "snapshot-max-bytes",
+    "max-memory",
+    "max-memory-policy",
+    "feed-bytes",
+)
+
+
+def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for each of the settings above, in place of its `**options`."""
+    signature = inspect.signature(function, eval_str=True)
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.kind != parameter.VAR_KEYWORD]
+    for name in OPTIONS:
+        setting = TABLE[name]
+        metavar = "|".join(setting.choices) if setting.choices else "BYTES" if setting.memory else "VALUE"
+        default = _shown(setting)
+        option = typer.Option(f"--{name}", help=f"{setting.summary}.{default}", metavar=metavar, show_default=False)
+        kind = inspect.Parameter.KEYWORD_ONLY
+        annotation = Annotated[str | None, option]
+        parameters.append(inspect.Parameter(name.replace("-", "_"), kind, default=None, annotation=annotation))
+    vars(function)["__signature__"] = signature.replace(parameters=parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return function
+
+
+def _shown(setting: Setting) -> str:
+    """A setting's default, as the help shows it."""
+    if setting.default in ("", 0):
+        return ""
+    if setting.memory and isinstance(setting.default, int) and setting.default % MIB == 0:
+        return f"  [default: {setting.default // MIB}mb]"
+    return f"  [default: {show(setting.name, setting.default)}]"
+
+
+@_with_options
 def serve(
     listen: Annotated[
         list[str] | None,
@@ -61,17 +115,6 @@ def serve(
             "none (synced when the system likes). CONFIG SET durability changes it."
         ),
     ] = Durability.ALWAYS,
-    maxclients: Annotated[int | None, typer.Option(help="How many clients may be connected.", min=1)] = None,
-    journal_segment_bytes: Annotated[
-        str | None, typer.Option(help="The size of one file of the journal, such as 64mb.", metavar="BYTES")
-    ] = None,
-    journal_max_bytes: Annotated[
-        str | None,
-        typer.Option(help="How large the journal may grow before writes are refused.", metavar="BYTES"),
-    ] = None,
-    max_transaction_bytes: Annotated[
-        str | None, typer.Option(help="How much one transaction or command may write.", metavar="BYTES")
-    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +123,7 @@ def serve(
     ] = None,
     log_format: Annotated[LogFormat, typer.Option(help="The form of log lines and the ready line.")] = LogFormat.TEXT,
     log_level: Annotated[LogLevel, typer.Option(help="The least that is logged, on standard error.")] = LogLevel.INFO,
+    **options: str | None,
 ) -> None:
     """Run the server until it is told to stop (Ctrl-C, or SIGTERM).
 
@@ -92,6 +136,8 @@ def serve(
 
       keyhaus serve --engine memory --listen resp://127.0.0.1:6379
 
+      keyhaus serve --memtable-bytes 256mb --cache-bytes 1gb --archive-dir /mnt/archive
+
       keyhaus serve --durability everysec --set timeout=300
     """
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level.value)
@@ -99,16 +145,13 @@ def serve(
         "durability": durability.value,
         "engine": engine.value,
         "dir": str(data_dir),
-        "maxclients": None if maxclients is None else str(maxclients),
-        "journal-segment-bytes": journal_segment_bytes,
-        "journal-max-bytes": journal_max_bytes,
-        "max-transaction-bytes": max_transaction_bytes,
+        **{name.replace("_", "-"): text for name, text in options.items()},
     }
     for entry in setting or ():
         name, equals, value = entry.partition("=")
         if not equals:
             raise typer.BadParameter(f"{entry!r}: expected NAME=VALUE", param_hint="--set")
-        if name in ALIASES or name in texts:
+        if name in ALIASES or texts.get(name) is not None:
             raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))

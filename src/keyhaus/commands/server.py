@@ -84,10 +84,6 @@ async def swapdb(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if not (0 <= one < len(tx.store.spaces) and 0 <= other < len(tx.store.spaces)):
         raise UserError("DB index is out of range")
     if one != other:
-        # Who watches a key has to be told if there is one of that name on the other side, so that is looked at first.
-        for database, beside in ((one, other), (other, one)):
-            for key in tx.store.watches.databases.get(database, ()):
-                tx.look(tx.store.spaces[beside], key)
         tx.swap(one, other)
     return OK
 

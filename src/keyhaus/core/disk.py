@@ -16,6 +16,7 @@ from typing import Protocol
 from keyhaus.core.errors import StorageError
 
 ZERO_STEP = 1 << 20
+NOTE_BYTES = 32  # of the lock's file
 
 
 class File(Protocol):
@@ -149,11 +150,14 @@ class OsLock:
                 f"{directory.resolve()} is in use by process {holder or 'unknown'}: stop it first, or use another "
                 "directory"
             ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        self._note(f"{os.getpid()}\n")
+
+    def _note(self, holder: str) -> None:
+        # Always as long: the file keeps its block, so that a full disk does not stand in the way of the next holder.
+        os.pwrite(self._file, holder.rjust(NOTE_BYTES).encode(), 0)
 
     def release(self) -> None:
-        os.ftruncate(self._file, 0)
+        self._note("\n")
         os.close(self._file)
         os.close(self._directory)
 

@@ -141,6 +141,20 @@ class Corruption(StorageError):
         self.file, self.offset = file, offset
 
 
+class OtherFormat(StorageError):
+    """A file has a format that this release doesn't read; nothing is wrong with it. Names the file and both versions.
+
+    Attributes:
+        file: The file.
+        newer: Whether a later release wrote it.
+    """
+
+    def __init__(self, file: str, found: int, expected: int) -> None:
+        self.file, self.newer = file, found > expected
+        whose = "a newer release wrote it" if self.newer else "no release wrote it, only a version in development"
+        super().__init__(f"{file} has format {found}, this release reads format {expected}: {whose}")
+
+
 class Poisoned(StorageError):
     """A write or sync of the journal failed: the outcome of what was not yet confirmed is unknown until a restart."""
 

@@ -38,6 +38,7 @@ from keyhaus.engines.rocksdb_errors import translated
 from keyhaus.engines.rocksdb_options import RocksOptions, database_options, run_options
 
 LOCK_SECONDS: Final = 10.0  # how long the process of a killed server may take to end, and to let go of the directory
+COMPACTION_NICENESS: Final = 10
 SPARE: Final = ".ingesting"  # a run's second name, until it is ingested
 SPARES_MAX: Final = 4
 _PROPERTIES: Final = {
@@ -121,6 +122,7 @@ class RocksEngine:
         _remove(self._spares)
         self._kept[self.newest] = kept
         self.newest += 1
+        _let_compaction_give_way()
         return self.newest
 
     def drop(self, start: bytes, end: bytes) -> None:
@@ -249,6 +251,7 @@ class RocksRunWriter:
         except Exception as error:
             if "strict ascending order" in str(error):
                 raise ValueError("the keys of a run must ascend strictly") from None
+            self._remove()
             raise translated(error, self._path) from error
 
     def finish(self) -> None:
@@ -257,8 +260,14 @@ class RocksRunWriter:
         try:
             self._writer.finish()
         except Exception as error:
+            self._remove()
             raise translated(error, self._path) from error
         _sync(Path(self._path).parent)
+
+    def _remove(self) -> None:
+        """What failed half way takes no room: the disk may be full."""
+        with contextlib.suppress(OSError):
+            Path(self._path).unlink()
 
 
 def open_engine(directory: str, options: dict[str, Any]) -> RocksEngine:
@@ -305,6 +314,14 @@ def _walk(
         step()
     walker.status()
     return page, False
+
+
+def _let_compaction_give_way() -> None:
+    """Lowers the priority of RocksDB's threads for compaction, which it starts when it first needs them."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (task / "comm").read_text().startswith("rocksdb:low"):
+                os.setpriority(os.PRIO_PROCESS, int(task.name), COMPACTION_NICENESS)
 
 
 def _remove(spares: list[Path]) -> None:

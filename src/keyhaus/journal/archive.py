@@ -11,7 +11,8 @@ of the whole file, `first-ms` and `last-ms` the times of its first and last comm
 
 Its name is `HISTORY/BEGINS-ENDS.archive`, both numbers with 20 digits. It is written as `HISTORY/next`, synced, walked,
 and renamed, and the directory is synced: a file that bears its name is whole. Files of one history may overlap (a
-segment that was cut anew by a crash is copied anew); where they do they say the same.
+segment that was cut anew by a crash is copied anew); where they do they say the same. The header keeps its size, magic,
+version and checksum in all versions, as a segment's does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Final, NamedTuple
 from google_crc32c import value as crc32c
 
 from keyhaus.core.disk import Disk
+from keyhaus.core.errors import OtherFormat
 from keyhaus.journal.format import HEADER_BYTES
 
 VERSION: Final = 1
@@ -61,15 +63,15 @@ def pack_header(header: Header) -> bytes:
     return block + _CRC.pack(crc32c(block))
 
 
-def read_header(block: bytes) -> Header:
-    """What stands in a file's first block; raises ValueError saying what is wrong with it."""
+def read_header(block: bytes, name: str) -> Header:
+    """What stands in the first block of a file; raises ValueError saying what is wrong with it, OtherFormat."""
     if len(block) != HEADER_BYTES or _CRC.unpack_from(block, HEADER_BYTES - 4)[0] != crc32c(block[:-4]):
         raise ValueError("the archive's header is cut short or does not match its checksum")
     magic, version, history, *rest = _HEADER.unpack_from(block)
     if magic != MAGIC:
         raise ValueError("this is no file of an archive")
     if version != VERSION:
-        raise ValueError(f"the archive has format {version}, this release reads {VERSION}")
+        raise OtherFormat(name, version, VERSION)
     return Header(history.hex(), *rest)
 
 

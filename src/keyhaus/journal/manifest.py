@@ -5,6 +5,9 @@
 The checksum is CRC32C over the JSON. It is replaced atomically: the next version is written beside it, synced, renamed
 over it, and the directory synced. The file beside it is kept allocated between two replacements, so that a full disk
 never stands in the way of one (J2).
+
+The checksum and a JSON object with `version` are there in all versions, whatever else becomes of it: so a release that
+doesn't know a version says so.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import msgspec
 from google_crc32c import value as crc32c
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 
 DIRECTORY: Final = "journal"
 NAME: Final = "journal/MANIFEST"
@@ -71,6 +74,12 @@ class Manifest(msgspec.Struct, frozen=True):
         return self.retained + self.segments
 
 
+class _Stamp(msgspec.Struct):
+    """What manifests of all versions have."""
+
+    version: int = 0
+
+
 def segment_name(number: int) -> str:
     return f"{DIRECTORY}/{number:010}.segment"
 
@@ -82,7 +91,7 @@ def segment_number(name: str) -> int | None:
 
 
 def read(disk: Disk) -> Manifest | None:
-    """The manifest on disk, None where there never was one. Raises Corruption."""
+    """The manifest on disk, None where there never was one. Raises Corruption, OtherFormat."""
     if not disk.exists(NAME):
         return None
     file = disk.open(NAME)
@@ -94,12 +103,12 @@ def read(disk: Disk) -> Manifest | None:
     if checksum != b"%08x" % crc32c(body):
         raise Corruption("the manifest does not match its checksum", NAME, 0)
     try:
-        manifest = msgspec.json.decode(body, type=Manifest)
+        version = msgspec.json.decode(body, type=_Stamp).version
+        if version != VERSION:
+            raise OtherFormat(NAME, version, VERSION)
+        return msgspec.json.decode(body, type=Manifest)
     except msgspec.MsgspecError as error:
         raise Corruption(f"the manifest can't be read: {error}", NAME, 0) from error
-    if manifest.version != VERSION:
-        raise Corruption(f"the manifest has format {manifest.version}, this release reads {VERSION}", NAME, 0)
-    return manifest
 
 
 def replace(disk: Disk, manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from keyhaus.core.disk import Disk, File
-from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, UserError
+from keyhaus.core.errors import ChangesLost, ChangesTooOld, Corruption, OtherFormat, StorageError, UserError
 from keyhaus.core.limits import CHANGES_PLACES_MAX, MIB
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
@@ -164,6 +164,7 @@ class Reader:
             ChangesLost: The number to begin at lies inside a jump.
             ChangesTooOld: The segment was put to another use meanwhile.
             Corruption: Something that must be there is missing or damaged.
+            OtherFormat: A file is of another version.
         """
         while self.at < self._kept.newest:
             yield from self._stretch(self._covering())
@@ -202,11 +203,14 @@ class Reader:
         block = file.read(HEADER_BYTES, 0)
         try:
             if not stretch.epoch:
-                header = archives.read_header(block)
+                header = archives.read_header(block, stretch.name)
                 if (header.begins_after, header.ends) != (stretch.begins_after, stretch.ends):
                     raise ValueError("the archive's header does not say what its name says")
                 return header.epoch
-            if layout.read_segment_header(block)[2] != stretch.epoch:
+            version, _, epoch = layout.read_segment_header(block)
+            if version != layout.VERSION:
+                raise OtherFormat(stretch.name, version, layout.VERSION)
+            if epoch != stretch.epoch:
                 raise ValueError("the segment is another one than the manifest names")
             return stretch.epoch
         except ValueError as error:
@@ -243,15 +247,11 @@ class Reader:
 
     def _missing(self, stretch: Stretch, reason: str = "") -> ChangesTooOld | Corruption:
         """What to say of a stretch in which the next commit could not be found."""
-        if self._kept.live and stretch.epoch and not _is_there(stretch):
+        if self._kept.live and not stretch.disk.exists(stretch.name):
+            # A segment that is put to another use has another name before it has other bytes.
             return ChangesTooOld(f"what follows {self.at} is not kept any more")
         offset = self.place.offset if self.place is not None and self.place.name == stretch.name else 0
         return Corruption(reason or f"commit {self.at + 1} is missing or damaged", stretch.name, offset)
-
-
-def _is_there(stretch: Stretch) -> bool:
-    """Whether a segment has not been put to another use: then it has another name before it has other bytes."""
-    return stretch.disk.exists(stretch.name)
 
 
 def too_old(after: int, oldest: int) -> ChangesTooOld:
@@ -398,14 +398,18 @@ class Running:
         stretches = segments(self._disk, manifest, newest)
         if self._archive is not None and after < stretches[0].begins_after:
             stretches = self._archived_for(manifest.history, after, stretches[0].begins_after) + stretches
-        reader = Reader(Kept(stretches, newest, live=True), after, self._places.pop(after, None))
+        reader = Reader(Kept(stretches, newest, live=True), after, self._places.get(after))
         steps = reader.steps()
         try:
             found = page(steps, after, choose, room)
+        except StorageError:
+            self._archived = []  # somebody may have moved files away
+            raise
         finally:
             steps.close()
         if reader.place is not None:
             self._places[found.at] = reader.place
+            self._places.move_to_end(found.at)
             if len(self._places) > CHANGES_PLACES_MAX:
                 self._places.popitem(last=False)
         return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.core.limits import MIB, UNSYNCED_COMMITS_MAX
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -62,7 +62,8 @@ class Walk:
         self.proven = base_seqno
         self.whole = True
         self.clock = 0
-        self.top = base_seqno
+        self.top = 0
+        self.top_at = ("", 0)  # the file that says so, and behind which of its groups nothing higher stands
         self._good: list[tuple[Line, int]] = []  # each segment, and where its last accepted group ends
 
     def segment(self, line: Line, groups: Iterator[Group]) -> int:
@@ -72,7 +73,7 @@ class Walk:
         self._good.append((line, end))
         # J4: the manifest named this segment only once everything before it was synced.
         self.proven = max(self.proven, line.begins_after)
-        self.top = max(self.top, line.begins_after)
+        self._reach(line.begins_after, line, end)
         for head in groups:
             self._group(line, head)
             started = started or head.kind == START
@@ -83,8 +84,12 @@ class Walk:
             raise Corruption("the start record is missing or damaged", line.name, HEADER_BYTES)
         if line.counts_to is not None:
             self.proven = max(self.proven, line.counts_to)
-            self.top = max(self.top, line.counts_to)
+            self._reach(line.counts_to, line, end)
         return end
+
+    def _reach(self, seqno: int, line: Line, end: int) -> None:
+        if seqno >= self.top:
+            self.top, self.top_at = seqno, (line.name, end)
 
     def _group(self, line: Line, head: Group) -> None:
         limit = FAR if line.counts_to is None else line.counts_to
@@ -92,9 +97,10 @@ class Walk:
         self.proven = max(self.proven, head.mark)
         if head.jump is not None and not self.dead(head.jump[0], limit):
             self._jump(*head.jump)
+            self._reach(head.jump[1] - 1, line, head.offset + head.length)
         elif head.kind == COMMITS and not self.dead(head.first, limit):
             last = limit if self.dead(head.last, limit) else head.last
-            self.top = max(self.top, last)
+            self._reach(last, line, head.offset + head.length)
             if self.whole and head.first <= self.at + 1:
                 self.at = max(self.at, last)
             elif head.first > self.at + 1:
@@ -102,7 +108,6 @@ class Walk:
 
     def _jump(self, last_before: int, first_after: int) -> None:
         self.proven = max(self.proven, self.start_proves(last_before))
-        self.top = max(self.top, first_after - 1)
         if self.whole and self.at < first_after and self.jump_counts(last_before):
             self.at = first_after - 1
             self.proven = max(self.proven, self.jump_proves())
@@ -143,7 +148,7 @@ class Walk:
 
 
 def load(disk: Disk, line: Line) -> bytes:
-    """A segment's bytes, its header checked. Raises Corruption."""
+    """A segment's bytes, its header checked. Raises Corruption, OtherFormat."""
     if not disk.exists(line.name):
         raise Corruption("the segment is named by the manifest and does not exist", line.name, 0)
     file = disk.open(line.name)
@@ -152,12 +157,36 @@ def load(disk: Disk, line: Line) -> bytes:
     finally:
         file.close()
     try:
-        _, number, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+        version, number, epoch = layout.read_segment_header(data[:HEADER_BYTES])
     except ValueError as error:
         raise Corruption(str(error), line.name, 0) from None
+    if version != layout.VERSION:
+        raise OtherFormat(line.name, version, layout.VERSION)
     if (number, epoch) != (line.number, line.epoch):
         raise Corruption("the segment is another one than the manifest names", line.name, 0)
     return data
+
+
+def check_versions(disk: Disk) -> None:
+    """Looks only whether the journal is one that this release reads, before anything is touched.
+
+    Raises OtherFormat, and Corruption where the manifest is damaged; all other damage is left to `start`.
+    """
+    manifest = manifests.read(disk)
+    for line in () if manifest is None else manifest.lines:
+        if disk.exists(line.name):
+            with contextlib.suppress(ValueError):
+                version, _, _ = layout.read_segment_header(_first_block(disk, line.name))
+                if version != layout.VERSION:
+                    raise OtherFormat(line.name, version, layout.VERSION)
+
+
+def _first_block(disk: Disk, name: str) -> bytes:
+    file = disk.open(name)
+    try:
+        return file.read(HEADER_BYTES, 0)
+    finally:
+        file.close()
 
 
 def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[int]]:
@@ -178,7 +207,8 @@ def walk(disk: Disk, manifest: Manifest, base_seqno: int) -> tuple[Walk, list[in
     result.check()
     if manifest.segments and base_seqno > result.top:
         raise Corruption(
-            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}", manifests.NAME, 0
+            f"the journal ends at commit {result.top}, the base lies ahead at {base_seqno}",
+            *result.top_at,
         )
     return result, ends
 
@@ -229,11 +259,12 @@ def start(
         apply: Called with each commit above the base, in order.
         segment_bytes: The size of a segment.
         base_seqno: Up to where the base has everything.
-        history: To which history the base belongs; None where there is none.
+        history: The history that the base belongs to, where there is one.
         archives: Whether there is an archive that a retained segment has to be in before it goes (S1).
 
     Raises:
         Corruption: Something that was synced is missing or damaged; names the file and the offset.
+        OtherFormat: A file is of another version; nothing was changed.
         OSError: The disk failed, or has no room for the fresh segment.
     """
     disk.make_directory(DIRECTORY)
@@ -405,7 +436,9 @@ def _refuse_orphans(disk: Disk) -> None:
         finally:
             file.close()
         with contextlib.suppress(ValueError):
-            _, _, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+            version, _, epoch = layout.read_segment_header(data[:HEADER_BYTES])
+            if version != layout.VERSION:
+                raise OtherFormat(name, version, layout.VERSION)
             if any(head.kind == COMMITS for head in layout.groups(data, epoch)):
                 raise Corruption(f"the manifest is missing, but {name} holds commits", manifests.NAME, 0)
 

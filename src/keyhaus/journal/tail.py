@@ -6,8 +6,11 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import Final
 
 from keyhaus.journal.reading import Block, cut
+
+BLOCK_OVERHEAD: Final = 300  # of a block in RAM, beside its payload
 
 
 class Tail:
@@ -26,10 +29,10 @@ class Tail:
     def append(self, first: int, last: int, payload: bytes) -> None:
         """Adds a group's commits, which follow those before; the oldest go where there is no room."""
         self._blocks.append(Block(first, last, payload, 0, len(payload)))
-        self._bytes += len(payload)
+        self._bytes += len(payload) + BLOCK_OVERHEAD
         while self._bytes > self._bytes_max:
             block = self._blocks.popleft()
-            self._bytes -= block.end
+            self._bytes -= block.end + BLOCK_OVERHEAD
             self.begins_after = block.last
 
     def steps(self, after: int, newest: int) -> Iterator[Block]:

@@ -20,10 +20,12 @@ from typing import Any
 import msgspec
 import uvloop
 
+from keyhaus import __version__
 from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsDisk, OsLock
-from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.core.settings import Settings
+from keyhaus.journal import recovery
 from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.session.hub import Hub
@@ -128,8 +130,9 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         return Store(spawn, settings=settings)
     directory = Path(settings["dir"])
     before = time.monotonic()
+    archive = _archive(settings)
     try:
-        archive = _archive(settings)
+        recovery.check_versions(OsDisk(directory))  # before the base is opened, which writes notes of its own
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
         try:
@@ -140,10 +143,13 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
             ground.close()
             raise
     except Corruption as error:
+        damage = error.message.removeprefix(error.file)
         raise StartFailed(
-            f"{directory}/{error.message}; nothing was changed: keyhaus check says more; restore a backup, or try "
-            "keyhaus salvage"
+            f"{directory / error.file}{damage}; nothing of the data was changed: keyhaus check says more; restore a "
+            "backup, or try keyhaus salvage"
         ) from error
+    except OtherFormat as error:
+        raise StartFailed(_refusal(directory, error)) from error
     except StorageError as error:
         raise StartFailed(f"the database in {directory} can't be opened: {error.message}") from error
     except OSError as error:
@@ -164,13 +170,22 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     return store
 
 
-def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any]]:
+def _refusal(directory: Path, error: OtherFormat) -> str:
+    """What to do about files of another version."""
+    if error.newer:
+        advice = f"run a release that reads it: keyhaus serve --data-dir {directory}"
+    else:
+        advice = f"run the version that wrote it, or begin anew: keyhaus serve --data-dir {directory}.new"
+    return f"{directory}/{error.message}; nothing of the data was changed. This is keyhaus {__version__}: {advice}"
+
+
+def _place(directory: Path, settings: Settings) -> tuple[str, dict[str, Any], int]:
     """What the helpers of the base have to know."""
     options = {
         name.replace("-", "_"): settings[name]
         for name in ("block-cache-bytes", "bloom-bits", "compression", "bottommost-compression", "direct-reads")
     }
-    return str(directory.resolve()), options
+    return str(directory.resolve()), options, settings.integer("memtable-bytes")
 
 
 async def _ground(directory: Path, settings: Settings, spawn: LoopSpawn, loop: asyncio.AbstractEventLoop) -> Ground:

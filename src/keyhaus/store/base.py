@@ -7,6 +7,8 @@ process of its own; `store/ground.py` is the other end. Every answer is of the v
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,10 @@ from keyhaus.store.record import EXPIRES
 
 BASE: Final = "base"  # directories of a database
 RUNS: Final = "runs"
+OPEN_RESERVE: Final = "RESERVE"  # in the database's directory
+RUN_RESERVE: Final = "RUN_RESERVE"  # in that of the runs
+OPEN_RESERVE_BYTES: Final = 1 << 20
+RESERVE_BYTES_LEAST: Final = 1 << 14
 HEAD_BYTES: Final = 16  # of a record: the head, and the expiry where there is one
 
 
@@ -31,6 +37,7 @@ class Base:
 
     def __init__(self, engine: Engine, runs: str) -> None:
         self._engine, self._runs = engine, runs
+        self.reserves: dict[Path, int] = {}
 
     def meta(self) -> tuple[int, bytes | None]:
         """The newest view's number, and its meta row."""
@@ -56,6 +63,13 @@ class Base:
     def ingest(self, run: str) -> tuple[int, dict[str, Any]]:
         return self._engine.ingest(f"{self._runs}/{run}"), self._engine.stats()
 
+    def reserve(self) -> None:
+        """Keeps room free for the next open and the next flush, as far as there is any."""
+        for path, size in self.reserves.items():
+            disk = os.statvfs(path.parent)
+            free = disk.f_bavail * disk.f_frsize
+            _allocate(path, size if path.name == OPEN_RESERVE else min(size, free // 8))
+
     def drop(self, start: bytes, end: bytes) -> None:
         self._engine.drop(start, end)
 
@@ -80,10 +94,52 @@ class Base:
         self._engine.close()
 
 
-def open_rocksdb(directory: str, options: dict[str, Any]) -> Base:
-    """The base in a database's directory; runs that an earlier process left behind are removed."""
-    runs = Path(directory) / RUNS
+def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Base:
+    """The base in a database's directory; runs that an earlier process left behind are removed.
+
+    Two files keep room free, so that a full disk can be opened (the engine writes a little then), and flushed to once
+    (J2). Each is given up when it is needed, and made anew once there is room.
+
+    Args:
+        directory: The database's.
+        options: The engine's.
+        run_bytes: How large a run may become.
+    """
+    place = Path(directory)
+    runs = place / RUNS
     runs.mkdir(mode=0o750, exist_ok=True)
     for left in list(runs.iterdir()):
-        left.unlink()
-    return Base(rocksdb.open_engine(str(Path(directory) / BASE), options), str(runs))
+        if left.name != RUN_RESERVE:
+            left.unlink()
+    try:
+        engine = rocksdb.open_engine(str(place / BASE), options)
+    except OSError as error:
+        if not give_up(place / OPEN_RESERVE, error):
+            raise
+        engine = rocksdb.open_engine(str(place / BASE), options)
+    base = Base(engine, str(runs))
+    base.reserves = {place / OPEN_RESERVE: OPEN_RESERVE_BYTES, runs / RUN_RESERVE: run_bytes}
+    return base
+
+
+def give_up(reserve: Path, error: OSError) -> bool:
+    """Where `error` says that the disk is full: frees what a file kept free; whether there is room now."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not reserve.exists():
+        return False
+    reserve.unlink()
+    return True
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Keeps room free, as much as there is up to `size`: a full disk is no reason to fail here."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        while size >= RESERVE_BYTES_LEAST and os.fstat(descriptor).st_size < size:
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                size //= 2
+    finally:
+        os.close(descriptor)

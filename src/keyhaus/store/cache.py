@@ -12,7 +12,7 @@ from typing import Final
 from keyhaus.store.record import Record
 
 ABSENT: Final = b""
-ROW_BYTES: Final = 230  # what a row costs beside its bytes: two objects, and its place in the ordered dict; measured
+ROW_BYTES: Final = 190  # what a row costs beside its bytes: two objects, and its place in the ordered dict; measured
 
 
 class RowCache:
@@ -60,9 +60,12 @@ class RowCache:
         if self.size > self.most:
             self.trim()
 
-    def replace(self, row: bytes, record: Record | None) -> None:
-        """The newest view has another record under a row's key: a row that is kept follows."""
-        if row in self._rows:
+    def follow(self, row: bytes, record: Record | None) -> None:
+        """The newest view has another record under a row's key: a row that is kept follows.
+
+        As long as nothing has to go for it, any row that was just written is kept: it is likely to be read.
+        """
+        if row in self._rows or self.size + len(row) + len(record or ABSENT) + ROW_BYTES <= self.most:
             self.put(row, record)
 
     def resize(self, most: int) -> None:

@@ -76,41 +76,38 @@ class Recent:
         self.begins_after = 0
         self.bytes_max = 0
         self._bytes = 0
-        self._commits: deque[tuple[Frame, int]] = deque()
+        self._commits: deque[tuple[int, int, list[Operation], int]] = deque()  # the last is its size
 
     def bound(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self._shrink()
 
-    def append(self, seqno: int, unix_ms: int, operations: list[Operation]) -> None:
-        size = COMMIT_OVERHEAD + OPERATION_OVERHEAD * len(operations)
-        for operation in operations:
-            if operation[0] == PUT:
-                size += len(operation[2]) + len(operation[3])
-        self._commits.append((Frame(seqno, unix_ms, None, operations), size))
+    def append(self, seqno: int, unix_ms: int, operations: list[Operation], put_bytes: int) -> None:
+        """Adds a commit; `put_bytes` is the size of the keys and values that it put."""
+        size = put_bytes + OPERATION_OVERHEAD * len(operations) + COMMIT_OVERHEAD
+        self._commits.append((seqno, unix_ms, operations, size))
         self._bytes += size
         if self._bytes > self.bytes_max:
             self._shrink()
 
     def _shrink(self) -> None:
         while self._bytes > self.bytes_max:
-            frame, size = self._commits.popleft()
+            self.begins_after, _, _, size = self._commits.popleft()
             self._bytes -= size
-            self.begins_after = frame.seqno
 
     def page(self, after: int, wanted: Wanted, room: Room) -> Page:
         """As `reading.page`."""
         entries: list[Any] = []
         size, at = 0, after
         for index in self._slice(after):
-            frame, frame_bytes = self._commits[index]
-            told = entry(wanted, frame)
+            at_next, unix_ms, operations, commit_bytes = self._commits[index]
+            told = entry(wanted, Frame(at_next, unix_ms, None, operations))
             if told is not None:
-                if size + frame_bytes > room.bytes and (entries or not room.empty):
+                if size + commit_bytes > room.bytes and (entries or not room.empty):
                     return Page(entries, size, at, True)
                 entries.append(told)
-                size += frame_bytes
-            at = frame.seqno
+                size += commit_bytes
+            at = at_next
             if len(entries) >= room.entries:
                 break
         return Page(entries, size, at, False)
@@ -130,7 +127,7 @@ class Changes:
         self._running: Running | None = None
         self._worker: Worker | None = None
         self._waiting: set[Wait] = set()
-        self._told = 0  # the newest when those who wait were last woken
+        self._told = 0  # the newest that those who wait know of
         self._asked = self._waking = False
         self._passed: OrderedDict[tuple[int, Wanted], int] = OrderedDict()
         self._passed_bytes = 0
@@ -195,6 +192,7 @@ class Changes:
             raise Poisoned(self._store.poisoned.message)
         wait = Wait(timeout_ms, outside=True)
         self._waiting.add(wait)
+        self._told = self._store.synced
         self.ask_for_sync()
         try:
             return await wait
@@ -220,9 +218,9 @@ class Changes:
         if self._waiting:
             self.ask_for_sync()
 
-    def remember(self, seqno: int, unix_ms: int, operations: list[Operation]) -> None:
-        """A commit of memory mode."""
-        self._recent.append(seqno, unix_ms, operations)
+    def remember(self, seqno: int, unix_ms: int, operations: list[Operation], put_bytes: int) -> None:
+        """A commit of memory mode; see `Recent.append`."""
+        self._recent.append(seqno, unix_ms, operations, put_bytes)
         if self._waiting and not self._waking:
             self._waking = True
             self._spawn.soon(self._wake)

@@ -48,7 +48,7 @@ class Counts:
             table.blind = {}
             return
         space.settling.append(table)
-        self._store.views.pin()
+        self._store.views.hold()
         self._backlog.append((view, space, table))
         self._store.spawn.soon(self._work)
 
@@ -61,7 +61,7 @@ class Counts:
             self._backlog.popleft()
             table.blind = {}
             space.settling = [other for other in space.settling if other is not table]
-            self._store.views.unpin(view)
+            self._store.views.unhold(view)
             self._store.spawn.soon(self._work)
             return
         self._busy = True
@@ -79,8 +79,9 @@ class Counts:
         keys = [key for key, _ in zip(table.blind, range(STEP_KEYS), strict=False)]
 
         def answered(result: list[Record | None] | None, error: BaseException | None) -> None:
+            latest = table is space or table in space.sealed or self._store.views.newest <= view + 1
             for key, record in zip(keys, result or (), strict=False):
-                space.settle(table, key, record)
+                space.settle(table, key, record, latest=latest)
             done(error)
 
         ground = self._store.ground
@@ -122,10 +123,10 @@ class Counts:
         if table is None:
             self._store.spawn.later(1, lambda: done(None))
             return
-        view = views.pin()
+        view = views.hold()
 
         def looked(error: BaseException | None) -> None:
-            views.unpin(view)
+            views.unhold(view)
             if error is None and table.blind and table in tables and len(table.blind) > STEP_KEYS:
                 return self._settle(space, done)
             done(error)
@@ -135,7 +136,7 @@ class Counts:
     def _recount(self, space: Keyspace, done: _Done) -> None:
         """Counts what the base has of a generation, in slices."""
         store = self._store
-        view = store.views.pin()
+        view = store.views.hold()
         assumed = (space.base_count, space.base_volatile)
         space.inexact, space.recounting = False, True
         for table in space.settling:
@@ -144,7 +145,7 @@ class Counts:
 
         def finish(error: BaseException | None) -> None:
             space.recounting = False
-            store.views.unpin(view)
+            store.views.unhold(view)
             if error is None:
                 space.base_count += count - assumed[0]
                 space.base_volatile += volatile - assumed[1]

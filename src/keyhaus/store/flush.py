@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from keyhaus.core.errors import DiskFull
+from keyhaus.core.errors import DiskFull, StorageError
 from keyhaus.core.spawn import Helper
 from keyhaus.core.wait import Wait
 from keyhaus.journal.manifest import Line
@@ -42,6 +42,7 @@ SLICE_BYTES: Final = 256 << 10
 IN_FLIGHT_MAX: Final = 3
 RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
+FAILURES_WAITED: Final = 3  # after so many failures in a row, who would have to wait for a flush is told instead
 SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
 STOP_AT: Final = 1.25  # and here writers wait for its end
 RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
@@ -87,6 +88,7 @@ class Flusher:
         self.slow = False
         self.on_step: Callable[[str], None] = lambda step: None
         self._full = False
+        self._failed_in_a_row = 0
         self._attempt = 0
         self._retry_ms = RETRY_MS
         self._begun_ns = 0
@@ -96,6 +98,7 @@ class Flusher:
         self._closed = False
         self._wanted = False
         self._over = Wait()
+        self._stalled = Wait()  # fires when a stalled commit is to look again
         self._lines: tuple[Line, ...] = ()
         self._random = random.Random(store.spawn.random_bytes(8))
         self._bytes_max = self._rows_max = 0
@@ -137,12 +140,25 @@ class Flusher:
         most = min(JOURNAL_MEMTABLES * self._bytes_max, settings.integer("journal-max-bytes") // 2)
         return needed * settings.integer("journal-segment-bytes") > most
 
+    def can_make_room(self) -> bool:
+        """Whether a flush would give back any of the journal: none has failed, and more than one segment is needed."""
+        journal, base = self._store.journal, self._store.base_seqno
+        assert journal is not None
+        if self.failure or self._closed or journal.poisoned is not None:
+            return False
+        return self.sealed is not None or any(line.begins_after > base for line in journal.manifest.segments[1:])
+
+    def make_room(self) -> Wait:
+        """Asks for a flush; the Wait fires when it is worth looking again: at its end, or at a failure."""
+        self.want()
+        return self._stalled
+
     def want(self) -> Wait:
         """Asks for a flush of all that is there now; the Wait fires at the end of a flush."""
         self._wanted = True
         over = self._over
         if self.sealed is None:
-            self.check()
+            self._spawn.soon(self.check)
         return over
 
     def begin(self) -> None:
@@ -180,7 +196,11 @@ class Flusher:
             return
         self._attempt += 1
         name = f"{self.sealed.meta.seqno:020}-{self._attempt}"
-        writer = self._writer = self._spawn.helper("run-writer", self._factory, (*self._args, name), background=True)
+        try:
+            writer = self._spawn.helper("run-writer", self._factory, (*self._args, name), background=True)
+        except OSError as error:
+            return self._failed(error)
+        self._writer = writer
         self._send(writer, name, self._slices(self.sealed))
 
     def _wait_for_compaction(self) -> None:
@@ -262,7 +282,7 @@ class Flusher:
         assert journal is not None
         assert sealed is not None
         if self._closed or journal.poisoned is not None:
-            return  # nothing more is flushed; what was synced is in the journal
+            return self._look_again()  # nothing more is flushed; what was synced is in the journal
         if not self.synced(sealed.meta.seqno):
             journal.demand(sealed.meta.seqno)
             journal.wait(lambda: self._when_synced(name))
@@ -286,6 +306,7 @@ class Flusher:
         for space, table in sealed.tables:
             if table.blind:
                 store.counts.flushed(views.newest, space, table)
+            space.counted_into_base(table)
         views.advance()
         self._retire(self._followed(sealed))
 
@@ -295,9 +316,9 @@ class Flusher:
         for space, table in sealed.tables:
             prefix = space.prefix
             items = iter(table.records.items())
-            while len(cache) and (part := list(islice(items, SLICE_ROWS))):
+            while cache.most and (part := list(islice(items, SLICE_ROWS))):
                 for key, record in part:
-                    cache.replace(prefix + key, None if record[7] & TOMBSTONE else record)
+                    cache.follow(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield
 
     def _retire(self, slices: Iterator[None]) -> None:
@@ -314,7 +335,7 @@ class Flusher:
         seconds = (store.monotonic_ns() - self._begun_ns) / 1e9
         if sealed.bytes > self._bytes_max // 4:
             self._rate = 0.5 * self._rate + 0.5 * sealed.bytes / max(seconds, 0.01)
-        self.failure, self._full, self._retry_ms = "", False, RETRY_MS
+        self.failure, self._full, self._failed_in_a_row, self._retry_ms = "", False, 0, RETRY_MS
         journal = store.journal
         assert journal is not None
         journal.release(sealed.meta.seqno)
@@ -325,9 +346,15 @@ class Flusher:
         self.check()
 
     def _end(self) -> None:
+        """An attempt is over: who waits for it looks again."""
         self.slow = False
         over, self._over = self._over, Wait()
         over.fire()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        stalled, self._stalled = self._stalled, Wait()
+        stalled.fire()
 
     def _failed(self, error: BaseException) -> None:
         """Nothing is lost by it: the tables are still read, and it is tried again."""
@@ -337,26 +364,34 @@ class Flusher:
         if self._closed:
             return
         self.failures += 1
+        self._failed_in_a_row += 1
         self.failure = str(error) or type(error).__name__
         self._full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         log.error("a flush has failed and is tried again: %s", self.failure)
         self._spawn.later(self._retry_ms, self._start)
         self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
+        self._look_again()
 
     # slowing down
 
-    def stall(self, transaction: Transaction, size: int) -> Wait | None:
+    def stall(self, transaction: Transaction, size: int, frees: bool) -> Wait | None:
         """C1: what a commit of `size` bytes has to wait for, while flushing can't keep up; None for nothing.
 
-        Raises DiskFull where it can't go on because the disk is full.
+        Raises:
+            DiskFull: It can't go on because the disk is full, and the commit does not only delete (J2).
+            StorageError: Flushes fail again and again.
         """
         most = self._bytes_max
         filled = self.active_bytes() / most
         if filled >= STOP_AT:
+            if self._full and frees:
+                return None
             if self._full:
                 raise DiskFull(f"the memtable can't be flushed: {self.failure}: make room, then writes go on")
+            if self._failed_in_a_row >= FAILURES_WAITED:
+                raise StorageError(f"the memtable can't be flushed: {self.failure}; it is tried again and again")
             self.stalls += 1
-            return self._over
+            return self._stalled
         store = self._store
         now = store.monotonic_ns()
         if transaction.slot:

@@ -193,8 +193,9 @@ class Gatherer:
         self, gathered: Gathered, space: Keyspace, key: bytes, settled: Callable[[BaseException | None], None]
     ) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
-            gathered.rows[space.prefix + key] = record
-            gathered.bytes += len(record or b"")
+            if error is None:  # else nothing is known of it, not that it is absent
+                gathered.rows[space.prefix + key] = record
+                gathered.bytes += len(record or b"")
             settled(error)
 
         self.row(gathered.view, space, key, told)
@@ -204,7 +205,8 @@ class Gatherer:
         gathered: Gathered, space: Keyspace, settled: Callable[[BaseException | None], None]
     ) -> Callable[[int, int, BaseException | None], None]:
         def counted(count: int, seqno: int, error: BaseException | None) -> None:
-            gathered.counts[space] = (count, seqno)
+            if error is None:
+                gathered.counts[space] = (count, seqno)
             settled(error)
 
         return counted

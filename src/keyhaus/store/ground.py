@@ -2,16 +2,18 @@
 
 Views are numbered by the store: one an ingest, across deaths of the helper too. A helper that dies is started again,
 and what it was asked is asked again; what it had of older views is lost, and whoever reads one is told so. A run that
-was being ingested when it died is either in the base or not: its meta row says which.
+was being ingested when it died is either in the base or not: its meta row says which. An ingest that fails at the disk
+ends the helper too, since an engine may then take no further run until it is opened again.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from keyhaus.core.errors import Corruption, SnapshotTooOld, StorageError
+from keyhaus.core.errors import SnapshotTooOld, StorageError
 from keyhaus.core.spawn import Helper, HelperLost, Spawn
 from keyhaus.store import layout
 from keyhaus.store.layout import Meta
@@ -43,6 +45,7 @@ class Ground:
         self._next = 0
         self._closed = self._starting = False
         self._ingesting: tuple[int, Done] | None = None
+        self._refused: OSError | None = None  # why the engine did not take the run, unless it did
         self.meta: Meta | None = None
         self.view = 0
         self.stats: dict[str, Any] = {}
@@ -56,8 +59,8 @@ class Ground:
             if error is None:
                 try:
                     self.meta = layout.decode_meta(result[1], FILE)
-                except Corruption as damage:
-                    error = damage
+                except StorageError as refusal:
+                    error = refusal
             if isinstance(error, HelperLost):
                 error = StorageError("the process that keeps the base has ended as it started; its log says why")
             done(error)
@@ -91,7 +94,7 @@ class Ground:
             if isinstance(error, HelperLost):
                 return self._lost()
             del self._calls[number]
-            done(result, error)
+            done(result, error if view is None or error is None else _unreadable(error))
 
         helper.call(method, args, answered)
 
@@ -104,7 +107,11 @@ class Ground:
         """Takes a run that covers what `meta` says. Once it is done, there is a new view."""
 
         def ingested(result: Any, error: BaseException | None) -> None:
-            self._ingesting = None
+            # Where the run itself is gone nothing was tried.
+            if isinstance(error, OSError) and error.errno != errno.ENOENT and self._refused is None:
+                self._refused = error
+                return self._open_again()
+            self._ingesting = self._refused = None
             if error is None:
                 self._ingested(meta, result[1])
             done(None, error)
@@ -123,22 +130,50 @@ class Ground:
         self._starting = True
         self._spawn.later(RESTART_MS, self._restart)
 
+    def _open_again(self) -> None:
+        if self._closed or self._starting:
+            return
+        log.error("the base did not take a run (%s): it is opened again", self._refused)
+        self._starting = True
+        assert self._helper is not None
+        self._helper.close()
+        self._spawn.later(RESTART_MS, self._restart)
+
     def _restart(self) -> None:
         if self._closed:
             return
         self.restarts += 1
-        helper = self._helper = self._spawn.helper("base", self._factory, self._args)
+        try:
+            helper = self._helper = self._spawn.helper("base", self._factory, self._args)
+        except OSError as error:
+            return self._not_opened(error)
 
         def opened(result: Any, error: BaseException | None) -> None:
             if helper is not self._helper:
                 return
-            if error is not None:
-                log.error("the base could not be opened again: %s", error)
-                self._spawn.later(10 * RESTART_MS, self._restart)
-                return
-            self._resume(layout.decode_meta(result[1], FILE))
+            meta = None
+            if error is None:
+                try:
+                    meta = layout.decode_meta(result[1], FILE)
+                except StorageError as refusal:
+                    error = refusal
+            if error is None:
+                self._resume(meta)
+            elif not self._closed:
+                helper.close()
+                self._not_opened(error)
 
         helper.call("meta", (), opened)
+
+    def _not_opened(self, error: BaseException) -> None:
+        """It is tried again; who waits to read is told, since nobody knows for how long."""
+        log.error("the base could not be opened again: %s", error)
+        self._spawn.later(10 * RESTART_MS, self._restart)
+        if isinstance(error, HelperLost):
+            return
+        for number, (_, view, _, done) in list(self._calls.items()):
+            if view is not None and self._calls.pop(number, None) is not None:
+                done(None, _unreadable(error))
 
     def _resume(self, meta: Meta | None) -> None:
         """The helper is there again: what it was asked is asked again."""
@@ -146,15 +181,17 @@ class Ground:
         waiting = list(self._calls)
         ingesting = self._ingesting
         if ingesting is not None:
-            number = next(number for number, call in self._calls.items() if call[0] == "ingest")
+            numbers = [number for number, call in self._calls.items() if call[0] == "ingest"]
             if meta is not None and meta.seqno == ingesting[0]:
                 # It was in before the process died.
-                del self._calls[number]
-                waiting.remove(number)
+                for number in numbers:
+                    del self._calls[number]
                 self._shift = self.view + 1
                 ingesting[1]((0, {}), None)
             else:
                 self._shift = self.view
+                if not numbers:
+                    ingesting[1](None, self._refused)
         else:
             self._shift = self.view
         for number in waiting:
@@ -167,3 +204,10 @@ class Ground:
         helper, self._helper = self._helper, None
         if helper is not None:
             helper.call("close", (), lambda _, error: helper.close())
+
+
+def _unreadable(error: BaseException) -> BaseException:
+    """What a reader is told of an error of the disk's."""
+    if not isinstance(error, OSError):
+        return error
+    return StorageError(f"the base can't be read: {error.strerror or error}")

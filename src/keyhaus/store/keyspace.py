@@ -241,8 +241,8 @@ class Keyspace:
         if len(self.views.dead_deadlines) < DEAD_DEADLINES_MAX:
             self.views.dead_deadlines.append(layout.deadline(rec.expires_of(record), self.prefix, key))
 
-    def settle(self, table: Table | Keyspace, key: bytes, record: Record | None) -> None:
-        """Somebody has looked what the base had under a blind key of a table (S5)."""
+    def settle(self, table: Table | Keyspace, key: bytes, record: Record | None, *, latest: bool) -> None:
+        """Somebody has looked what the base had under a blind key of a table (S5); `latest`: no later run is there."""
         if key not in table.blind:
             return
         del table.blind[key]
@@ -255,14 +255,29 @@ class Keyspace:
         else:  # it is in the base by now
             self.base_count -= 1
             self.base_volatile -= volatile
-        if volatile:
+        if volatile and latest and not self._stands_again(table, key, record):
             self._forget_deadline(key, record)
+
+    def _stands_again(self, table: Table | Keyspace, key: bytes, record: Record) -> bool:
+        """Whether a row of the expiry index was written anew by a run that comes before the one that would delete it.
+
+        What is in the active table goes with that one; there the new row wins. Of a table that was let go of already
+        nobody knows; where nothing was written anew, the sweeper finds the row once it is due.
+        """
+        if table is self:
+            return False
+        if key not in table.records:
+            return True
+        later = [other.records.get(key) for other in (table, *self.sealed)]
+        return rec.expires_of(record) in [rec.expires_of(one) for one in later if one is not None]
 
     def _keep(self, key: bytes, old: Record) -> None:
         """A snapshot may still have to see what is replaced."""
         if rec.seqno_of(old) <= self.views.keep:
             self.versions.setdefault(key, []).append(old)
             self.views.version_bytes += len(old) + VERSION_BYTES
+            if self.views.version_bytes > self.views.version_bytes_alarm:
+                self.views.alarm()
 
     def bury(self, key: bytes, seqno: int) -> None:
         """Removes the tombstone of a deletion that is synced, if it still stands and hides nothing."""
@@ -296,12 +311,17 @@ class Keyspace:
         """One of the landmarks, or the beginning."""
         return self.landmarks[int(choice * len(self.landmarks))] if self.landmarks else b""
 
+    def counted_into_base(self, table: Table) -> None:
+        """The newest view has a sealed table: whoever counts that view counts it there."""
+        self.base_count += table.added
+        self.base_volatile += table.volatile
+        table.added = table.volatile = 0
+
     def retired_into_base(self, table: Table) -> None:
         """A sealed table is part of the base now."""
         self.sealed = [other for other in self.sealed if other is not table]
         self.based = True
-        self.base_count += table.added
-        self.base_volatile += table.volatile
+        self.counted_into_base(table)  # what was found out since
 
     def tables(self, view: int) -> list[Table | Keyspace]:
         """What lies above a view of the base, the newest first."""
@@ -319,6 +339,12 @@ class Keyspace:
             if self._holds(entry):
                 keys[entry[1]] = None
         return list(keys)
+
+    def still_due(self, keys: list[bytes]) -> None:
+        """Keys that `due` gave were not deleted: they come again."""
+        for key in keys:
+            heappush(self.deadlines, (rec.expires_of(self.records[key]), key))
+            self.bytes += DEADLINE_BYTES
 
     def _holds(self, entry: tuple[int, bytes]) -> bool:
         """Whether the record still says what the entry says."""

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 
 Generation: TypeAlias = tuple[int, int]
 
@@ -69,6 +69,12 @@ class Meta(msgspec.Struct, frozen=True):
     version: int = VERSION
 
 
+class _Stamp(msgspec.Struct):
+    """What meta rows of all versions have."""
+
+    version: int = 0
+
+
 def prefix(generation: Generation) -> bytes:
     """What the rows of a generation's records begin with."""
     seqno, number = generation
@@ -100,13 +106,13 @@ def encode_meta(meta: Meta) -> bytes:
 
 
 def decode_meta(value: bytes | None, file: str) -> Meta | None:
-    """The meta row's value; None for a base that was never flushed to. Raises Corruption."""
+    """The meta row's value; None for a base that was never flushed to. Raises Corruption, OtherFormat."""
     if value is None:
         return None
     try:
-        meta = msgspec.msgpack.decode(value, type=Meta)
+        version = msgspec.msgpack.decode(value, type=_Stamp).version
+        if version != VERSION:
+            raise OtherFormat(file, version, VERSION)
+        return msgspec.msgpack.decode(value, type=Meta)
     except msgspec.MsgspecError as error:
         raise Corruption(f"what the base says of itself can't be read: {error}", file, 0) from error
-    if meta.version != VERSION:
-        raise Corruption(f"the base has format {meta.version}, this release reads {VERSION}", file, 0)
-    return meta

@@ -7,7 +7,7 @@ priority. Each part is sorted as it comes, and the parts are merged as the file 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,24 @@ from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Change, RunWriter
 from keyhaus.store import layout
 from keyhaus.store import record as rec
-from keyhaus.store.base import RUNS
+from keyhaus.store.base import RUN_RESERVE, RUNS, give_up
 from keyhaus.store.record import EXPIRES, TOMBSTONE
 
 _KEY = itemgetter(0)
 
 
 class RunBuilder:
-    """The object behind a flush."""
+    """The object behind a flush.
 
-    def __init__(self, writer: RunWriter) -> None:
-        self._writer = writer
+    Args:
+        open_writer: Opens the file; once more, if it has to be written anew.
+        reserve: A file that keeps room free for it.
+    """
+
+    def __init__(self, open_writer: Callable[[], RunWriter], reserve: Path | None = None) -> None:
+        self._open, self._reserve = open_writer, reserve
+        self._writer = open_writer()
         self._parts: list[list[Change]] = []
-        self._bytes = 0
 
     def add(self, prefix: bytes, records: list[tuple[bytes, bytes]]) -> None:
         """Takes records of one generation, in any order; no key comes twice."""
@@ -51,8 +56,17 @@ class RunBuilder:
         self._parts.append(sorted([(row, None) for row in deadlines], key=_KEY))
 
     def finish(self, meta: bytes) -> int:
-        """Writes the run, durably; how many rows it has."""
+        """Writes the run, durably; how many rows it has. On a full disk the room that was kept free for it is used."""
         self._parts.append([(layout.META, meta)])
+        try:
+            return self._write()
+        except OSError as error:
+            if self._reserve is None or not give_up(self._reserve, error):
+                raise
+            self._writer = self._open()
+            return self._write()
+
+    def _write(self) -> int:
         rows = 0
 
         def counted() -> Iterator[Change]:
@@ -79,6 +93,15 @@ class RunBuilder:
             yield before
 
 
-def open_rocksdb(directory: str, options: dict[str, Any], name: str) -> RunBuilder:
-    """A run in a database's directory."""
-    return RunBuilder(rocksdb.open_writer(str(Path(directory) / RUNS / name), options))
+def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int, name: str) -> RunBuilder:
+    """A run in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
+    runs = Path(directory) / RUNS
+    for left in list(runs.iterdir()):
+        if left.name != RUN_RESERVE:
+            left.unlink(missing_ok=True)
+
+    def open_writer() -> RunWriter:
+        (runs / name).unlink(missing_ok=True)
+        return rocksdb.open_writer(str(runs / name), options)
+
+    return RunBuilder(open_writer, runs / RUN_RESERVE)

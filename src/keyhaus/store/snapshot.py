@@ -187,7 +187,14 @@ class Snapshots:
         self._open: deque[Snapshot] = deque()
         self.ended = 0
         self._pruned_bytes = 0
-        self._pruning = False
+        self._pruning = self._checking = False
+        self._most = 0
+        store.views.alarm = self.check_soon
+        store.settings.observe("snapshot-max-bytes", self._set_most)
+
+    def _set_most(self, most: int) -> None:
+        self._most = most
+        self._store.views.version_bytes_alarm = most // 2
 
     def __len__(self) -> int:
         return len(self._open)
@@ -232,9 +239,16 @@ class Snapshots:
         views = self._store.views
         return views.version_bytes + views.retired_bytes
 
+    def check_soon(self) -> None:
+        """More is retained than before."""
+        if not self._checking:
+            self._checking = True
+            self._store.spawn.soon(self.check)
+
     def check(self) -> None:
         """S8: where too much is retained, what nobody needs goes, and if that isn't enough the oldest snapshot ends."""
-        most = self._store.settings.integer("snapshot-max-bytes")
+        self._checking = False
+        most = self._most
         if self.retained() <= most // 2 or not self._open:
             return
         if self._store.views.version_bytes > 2 * self._pruned_bytes + (1 << 20):

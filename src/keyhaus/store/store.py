@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from keyhaus.core.clock import Clock, SystemClock
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Closed, StorageError, TransactionTooLarge
+from keyhaus.core.errors import Closed, DiskFull, StorageError, TransactionTooLarge
 from keyhaus.core.settings import Durability, Settings
 from keyhaus.core.spawn import Spawn
 from keyhaus.core.wait import Wait
@@ -39,7 +39,7 @@ from keyhaus.store.transaction import Transaction
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
-BURY_STEP: Final = 5000
+BURY_STEP: Final = 2000
 COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
@@ -89,7 +89,7 @@ class Store:
         self._gates: set[object] = set()
         self._gate = Wait()
         self._unfreed: list[Keyspace] = []
-        self.cursors = Cursors()
+        self.cursors = Cursors(random.Random(spawn.random_bytes(16)))
         self.watches = Watches()
         self.expired_keys = 0
         self.recovered: recovery.Started | None = None
@@ -133,10 +133,11 @@ class Store:
             settings: The settings in force.
             ground: The base, opened; without one all data stays in memory, and the journal is never given back.
             writer: The factory of the helper that writes runs, and its arguments.
-            archive: Where closed segments go before they are reused (S1).
+            archive: Where closed segments of the journal go before they are reused.
 
         Raises:
             Corruption: Something that was synced is missing or damaged.
+            OtherFormat: A file is of another version.
             OSError: The disk failed or is full.
         """
         store = cls(spawn, clock, settings)
@@ -176,6 +177,7 @@ class Store:
             store.views.release = ground.release
             store.flusher = Flusher(store, *writer)
             store.journal.release(store.base_seqno)
+            store._reserve()  # only now: the journal's start comes first
             spawn.soon(store.flusher.check)
             store.sweeper.look_below()
         return store
@@ -240,9 +242,7 @@ class Store:
             if len(frame) > self._max_bytes:
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
-            wait = journal.room(len(frame), frees)
-            if wait is None and self.flusher is not None and self.flusher.slow:
-                wait = self.flusher.stall(transaction, len(frame))
+            wait = self._room(journal, transaction, len(frame), frees)
             if wait is not None:
                 return wait
             self.last = seqno  # before anything can go wrong: no number is given twice (J8)
@@ -257,8 +257,21 @@ class Store:
                 journal.fail(error)  # what is in memory is no longer what the journal says
             raise
         if journal is None:
-            self.changes.remember(seqno, now, operations)
+            self.changes.remember(seqno, now, operations, size)
         return None
+
+    def _room(self, journal: Journal, transaction: Transaction, size: int, frees: bool) -> Wait | None:
+        """What a commit has to wait for: room in the journal, or flushing to keep up."""
+        flusher = self.flusher
+        try:
+            wait = journal.room(size, frees)
+        except DiskFull:
+            if flusher is None or not flusher.can_make_room():
+                raise
+            return flusher.make_room()
+        if wait is None and flusher is not None and flusher.slow:
+            return flusher.stall(transaction, size, frees)
+        return wait
 
     def _apply(self, seqno: int, now: int, operations: list[Operation], transaction: Transaction | None = None) -> None:
         spaces, watches = self.spaces, self.watches.databases
@@ -335,8 +348,14 @@ class Store:
 
     def replay(self, frame: Frame) -> None:
         """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""
+        operations = frame.operations
         try:
-            self._apply(frame.seqno, frame.unix_ms, frame.operations)
+            if len(operations) == 1 and operations[0][0] == PUT and not operations[0][4]:
+                # What most commits are, and a start has millions of them: `_apply` in short.
+                _, database, key, value, _, flags = operations[0]
+                self.spaces[database].put(key, (frame.seqno | flags << 56).to_bytes(8, "little") + value, 0)
+            else:
+                self._apply(frame.seqno, frame.unix_ms, operations)
         except IndexError:
             raise self._unknown_database() from None
 
@@ -381,8 +400,6 @@ class Store:
         self.changes.committed()
         if self.flusher is not None:
             self.flusher.check()
-        if self.views.keep:
-            self.snapshots.check()
 
     # the base
 
@@ -407,8 +424,14 @@ class Store:
         assert self.ground is not None
         assert self.ground.meta is not None
         self.base_seqno = self.ground.meta.seqno
+        self._reserve()
+        self.snapshots.check_soon()
         self.sweeper.flushed()
         self._clean()
+
+    def _reserve(self) -> None:
+        assert self.ground is not None
+        self.ground.call("reserve", None, (), lambda _, error: None)
 
     def _clean(self) -> None:
         """S4: cleans generations that were dropped, once nothing can reach them or bring them back."""
@@ -498,7 +521,7 @@ class Store:
                 "cold_reads": self.gatherer.cold_reads,
                 "base_restarts": ground.restarts,
                 **self.flusher.statistics(),
-                **ground.stats,
+                **{f"base_{name}": value for name, value in ground.stats.items()},
             }
         return facts
 

@@ -8,7 +8,6 @@ confirms is deleted with the next run.
 
 from __future__ import annotations
 
-from heapq import heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Error
@@ -39,6 +38,7 @@ class Sweeper:
         self._store, self._spawn = store, spawn
         self._armed = self._closed = False
         self._looking = False
+        self._flushed = False  # since the look that is under way began
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
@@ -76,8 +76,7 @@ class Sweeper:
             return more
         done = self._lapse(number, keys)
         if not done:
-            for key in keys:
-                heappush(space.deadlines, (rec.expires_of(space.records[key]), key))
+            space.still_due(keys)
         return done and more
 
     def _lapse(self, number: int, keys: list[bytes]) -> bool:
@@ -103,7 +102,7 @@ class Sweeper:
             assert store.flusher is not None
             store.flusher.want()  # they go with a run; until then there is no point in finding more
             return
-        self._looking, self.failed = True, False
+        self._looking, self.failed, self._flushed = True, False, False
         view = store.views.pin()
         now = store.now()
 
@@ -120,6 +119,7 @@ class Sweeper:
     def flushed(self) -> None:
         """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
         self._from = layout.DEADLINE
+        self._flushed = True  # a look under way is at the view before
         self.look_below()
 
     def _end(self, view: int, next_ms: int | None) -> None:
@@ -128,6 +128,8 @@ class Sweeper:
         self._next_ms = next_ms
         if next_ms is not None:
             self.deadline(next_ms)
+        if self._flushed:
+            self._spawn.soon(self.look_below)
 
     def _judge(self, rows: list[bytes], view: int, now: int) -> None:
         """Rows of the index in their order: the records of those that are due are looked at."""
@@ -145,42 +147,47 @@ class Sweeper:
                 asked.append((spaces[prefix], key, expires))
         if not due:
             return self._end(view, next_ms)
-        confirmed: dict[Keyspace, list[bytes]] = {}
-        left = len(asked)
+        answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
 
-        def judged(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
-            nonlocal left
+        def answered(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
             self.failed = self.failed or failed
-            record = _newest(space, view, key, record)
-            there = record is not None and not record[7] & TOMBSTONE
-            if there and record is not None and record[7] & EXPIRES and rec.expires_of(record) == expires:
-                confirmed.setdefault(space, []).append(key)
-            left -= 1
-            if not left:
-                self._settle(confirmed, due, view)
+            answers.append((space, key, expires, record))
+            if len(answers) == len(asked):
+                self._settle(answers, due, view)
 
         if not asked:
-            return self._settle(confirmed, due, view)
+            return self._settle(answers, due, view)
         for space, key, expires in asked:
-            self._ask(space, key, expires, view, judged)
+            self._ask(space, key, expires, view, answered)
 
-    def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, judged: Any) -> None:
+    def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, answered: Any) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
-            judged(space, key, expires, record, error is not None)
+            answered(space, key, expires, record, error is not None)
 
         if _newest(space, view, key, None) is not None:
-            judged(space, key, expires, None)
+            answered(space, key, expires, None)
         else:
             self._store.gatherer.row(view, space, key, told)
 
-    def _settle(self, confirmed: dict[Keyspace, list[bytes]], due: list[bytes], view: int) -> None:
-        """What the newest records confirm is deleted; only what is done is passed over."""
+    def _settle(self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], view: int) -> None:
+        """What the newest records confirm is deleted; only what is done is passed over.
+
+        The rows were answered one after another, and clients wrote meanwhile: the records that count are those of now.
+        """
         store = self._store
+        confirmed: dict[Keyspace, list[bytes]] = {}
+        for space, key, expires, below in answers:
+            record = _newest(space, view, key, below)
+            if record is None or record[7] & TOMBSTONE or not record[7] & EXPIRES:
+                continue
+            if rec.expires_of(record) == expires:
+                confirmed.setdefault(space, []).append(key)
         spaces = store.spaces
         done = [self._lapse(spaces.index(space), keys) for space, keys in confirmed.items() if space in spaces]
         now = store.now()
         if all(done) and not self.failed:
-            self._from = due[-1] + b"\0"
+            if not self._flushed:
+                self._from = due[-1] + b"\0"
             store.views.dead_deadlines += due
             self._end(view, now)
             self._spawn.soon(self.look_below)

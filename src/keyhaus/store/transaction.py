@@ -320,9 +320,9 @@ class Transaction:
         Raises:
             LimitExceeded: They take more than `most` bytes.
         """
+        self._apply_own()
         if not self._space().below:
             return [key for key, _ in self.all() if matches is None or matches(key)]
-        self._apply_own()
         if self.atomic or self._own or self._spaces is not None:
             return self._keys_gathered(matches, most)
         snapshot = self.store.snapshot()
@@ -399,10 +399,10 @@ class Transaction:
         depends, count = self.store.last, space.count
         if not space.exact():
             counted = None if self._gathered is None else self._gathered.counts.get(space)
-            if counted is None or self.atomic or own:
+            if counted is None or self.atomic or own or counted[1] < self.store.mapped[self.database]:
                 self.needs[space] = None
             else:
-                count, depends = counted  # as of a moment within this command
+                count, depends = counted  # as of a moment within this command, at which it lay here already (S4)
         self.depends = max(self.depends, depends)
         for key, record in (own or {}).items():
             there = self.look(space, key)
@@ -420,8 +420,10 @@ class Transaction:
         """
         gathered, store = self._gathered, self.store
         if gathered is not None and isinstance(gathered.failure, SnapshotTooOld):
+            # What was fetched of a lost view goes with no other: all of it is fetched anew.
             self.let_go()
-            gathered = None
+            self.needs = {}
+            return store.turn()
         if gathered is None:
             gathered = self._gathered = Gathered(store.views.pin())
         if gathered.failure is not None:
@@ -466,7 +468,17 @@ class Transaction:
         self.operations.append((FLUSH, database))
 
     def swap(self, one: int, other: int) -> None:
-        """Exchanges two databases."""
+        """Exchanges two databases.
+
+        Who watches a key has to be told whether there is one of that name on the other side, so that is looked at
+        first. Where others were exchanged before, any of them may lie there.
+        """
+        spaces = self.store.spaces
+        exchanged = any(operation[0] == SWAP for operation in self.operations)
+        for database, beside in ((one, other), (other, one)):
+            for key in self.store.watches.databases.get(database, ()):
+                for space in spaces if exchanged else (spaces[beside],):
+                    self.look(space, key)
         self.operations.append((SWAP, one, other))
 
     # ending

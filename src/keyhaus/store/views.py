@@ -27,6 +27,8 @@ class Views:
         version_bytes: What the kept records take, about.
         retired_bytes: What memtables take that are flushed and still needed by readers of older views.
         dead_deadlines: Rows of the base's expiry index that no record confirms any more; the next run deletes them.
+        version_bytes_alarm: From how many on `alarm` wants to hear of each more.
+        alarm: Told that much is kept.
         release: Tells the base that a view is not needed any more.
         free: Lets go of a table that nobody reads any more.
     """
@@ -36,11 +38,14 @@ class Views:
         self.cache = RowCache()
         self.keep = 0
         self.version_bytes = 0
+        self.version_bytes_alarm = 0
+        self.alarm: Callable[[], None] = lambda: None
         self.retired_bytes = 0
         self.dead_deadlines: list[bytes] = []
         self.release: Callable[[int], None] = lambda view: None
         self.free: Callable[[Any], None] = lambda table: None
         self._pins: dict[int, int] = {}
+        self._held: dict[int, int] = {}
         self._retired: deque[tuple[int, Keyspace, Table]] = deque()
 
     def pin(self) -> int:
@@ -56,12 +61,28 @@ class Views:
             return
         del self._pins[view]
         if view < self.newest:
-            self.release(view)
+            if view not in self._held:
+                self.release(view)
             self._let_go()
 
+    def hold(self) -> int:
+        """Keeps the newest view in the base, but no memtable for it: for who only asks what the base had."""
+        view = self.newest
+        self._held[view] = self._held.get(view, 0) + 1
+        return view
+
+    def unhold(self, view: int) -> None:
+        left = self._held[view] - 1
+        if left:
+            self._held[view] = left
+            return
+        del self._held[view]
+        if view < self.newest and view not in self._pins:
+            self.release(view)
+
     def pinned(self) -> int:
-        """How many pins there are."""
-        return sum(self._pins.values())
+        """How many readers there are."""
+        return sum(self._pins.values()) + sum(self._held.values())
 
     def oldest(self) -> int:
         """The oldest view that anybody reads."""
@@ -71,7 +92,7 @@ class Views:
         """A run was ingested."""
         before = self.newest
         self.newest += 1
-        if before not in self._pins:
+        if before not in self._pins and before not in self._held:
             self.release(before)
 
     def retire(self, space: Keyspace, table: Table) -> None:

@@ -139,7 +139,7 @@ class Rebuild:
         """Makes a run of what is in memory, and takes it into the base."""
         self._runs += 1
         path = self._directory / RUNS / f"{self._runs:06}"
-        builder = RunBuilder(rocksdb.open_writer(str(path), {}))
+        builder = RunBuilder(lambda: rocksdb.open_writer(str(path), {}))
         changes, self._changes, self._bytes = self._changes, {}, 0
         places = {space.generation: number for number, space in enumerate(self._spaces)}
         for generation, records in changes.items():

@@ -101,7 +101,7 @@ def reach(disk: Disk, backup: Backup, archive: Disk | None) -> Reach:
 def _header(archive: Disk, name: str) -> archives.Header:
     file = archive.open(name)
     try:
-        return archives.read_header(file.read(HEADER_BYTES, 0))
+        return archives.read_header(file.read(HEADER_BYTES, 0), name)
     except ValueError as error:
         raise Corruption(str(error), name, 0) from None
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.journal import archive as archives
 from keyhaus.journal.format import HEADER_BYTES, frames_between, read_frame
 from keyhaus.journal.reading import Block, Kept, Reader, Stretch
@@ -46,7 +46,7 @@ def check_file(disk: Disk, name: str, history: str, begins_after: int, ends: int
         return
     try:
         size = file.size()
-        header = archives.read_header(file.read(HEADER_BYTES, 0))
+        header = archives.read_header(file.read(HEADER_BYTES, 0), name)
     except ValueError as error:
         yield Finding(name, 0, str(error))
         return
@@ -69,6 +69,8 @@ def _commits(disk: Disk, name: str, header: archives.Header) -> Iterator[Finding
                 for begin, _ in frames_between(step.data, step.begin, step.end):
                     read_frame(step.data, begin)
                 commits += step.last - step.first + 1
+    except OtherFormat:
+        raise
     except Corruption as error:
         yield Finding.of(error)
         return

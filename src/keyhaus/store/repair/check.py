@@ -42,6 +42,7 @@ def check(directory: Path, progress: Progress = silent) -> Iterator[Finding]:
 
     Raises:
         NotFound: It is none of ours.
+        OtherFormat: A file is of another version, which is no damage.
         StorageError: A process writes there.
         OSError: It can't be read.
     """

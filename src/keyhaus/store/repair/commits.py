@@ -99,7 +99,7 @@ class Commits:
         for file in archives.files(archive, histories[0]):
             data = read(archive, file.name)
             try:
-                epoch = archives.read_header(data[:HEADER_BYTES]).epoch
+                epoch = archives.read_header(data[:HEADER_BYTES], file.name).epoch
             except ValueError:
                 epoch = _epoch(data)
             self.top = max(self.top, file.ends)

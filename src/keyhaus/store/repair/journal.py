@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
 from keyhaus.journal import recovery
@@ -71,9 +71,12 @@ def _without_manifest(disk: Disk) -> Iterator[Finding]:
         if manifests.segment_number(name) is not None:
             data = read(disk, name)
             try:
-                layout.read_segment_header(data[:HEADER_BYTES])
+                version, _, _ = layout.read_segment_header(data[:HEADER_BYTES])
             except ValueError as error:
                 yield Finding(name, 0, str(error))
+            else:
+                if version != layout.VERSION:
+                    raise OtherFormat(name, version, layout.VERSION)
 
 
 def read(disk: Disk, name: str) -> bytes:
