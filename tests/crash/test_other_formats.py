@@ -19,8 +19,10 @@ from typing import Any, Final
 import msgspec
 import pytest
 from google_crc32c import value as crc32c
+from typer.testing import CliRunner
 
 from keyhaus import __version__
+from keyhaus.cli.main import app
 from keyhaus.core.disk import OsDisk
 from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.engines.rocksdb import RocksEngine, RocksRunWriter
@@ -28,6 +30,7 @@ from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
 from keyhaus.journal import recovery
 from keyhaus.store import layout as rows
+from keyhaus.store.backup import form
 from tests.support.make_fixture import DIRECTORY, OPTIONS, unpack
 from tests.support.processes import HOST, SOURCE, keyhaus_server
 
@@ -157,6 +160,27 @@ def test_a_journal_of_another_format_is_refused_before_the_base_is_opened(data: 
     _manifest_of(data, 2)
     assert _start(data).returncode == 1
     assert {path.name for path in (data / "base").iterdir()} == before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_check_and_salvage_take_another_format_for_no_damage(
+    change: Callable[[Path, int], str], data: Path, tmp_path: Path
+) -> None:
+    name = change(data, 2)
+    for words in (["check", str(data)], ["salvage", str(data), "--to", str(tmp_path / "new")]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 1
+        assert result.stderr == f"keyhaus: {name} has format 2, this release reads format 1: a newer release wrote it\n"
+        assert "damage" not in result.stdout
+
+
+def test_a_backup_of_another_format_is_refused(tmp_path: Path) -> None:
+    disk = OsDisk(tmp_path)
+    form.write(disk, form.Backup(7, "h", 1, 2, 3, 4, 5, 6, 7, (), (), 0, version=2))
+    with pytest.raises(OtherFormat, match="000007.backup has format 2, this release reads format 1: a newer release"):
+        form.read(disk, 7)
+    with pytest.raises(OtherFormat):  # what it needs is not known
+        form.sweep(disk)
 
 
 def test_segments_of_another_format_without_a_manifest_are_no_new_database(data: Path) -> None:

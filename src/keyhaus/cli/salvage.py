@@ -56,7 +56,8 @@ def _tell(to: Path, told: Salvaged) -> None:
         typer.echo(f"what commit {seqno} began as database {number} was put there by guess")
     typer.echo(f"{told.commits} commits were applied, up to {told.seqno}")
     for first, last in told.missing:
-        typer.echo(f"commits {first} to {last} can't be read, or never were")
+        which = f"commit {first}" if first == last else f"commits {first} to {last}"
+        typer.echo(f"lost: {which}")
     typer.echo(
         f"{to}: {'nothing is known to be lost' if told.complete else 'what could be read'}; the new history is "
         f"{told.history}"

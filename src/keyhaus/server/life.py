@@ -145,8 +145,8 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     except Corruption as error:
         damage = error.message.removeprefix(error.file)
         raise StartFailed(
-            f"{directory / error.file}{damage}; nothing of the data was changed: restore a backup, or copy the "
-            "directory before a repair"
+            f"{directory / error.file}{damage}; nothing of the data was changed: keyhaus check says more; restore a "
+            "backup, or try keyhaus salvage"
         ) from error
     except OtherFormat as error:
         raise StartFailed(_refusal(directory, error)) from error

@@ -9,6 +9,8 @@ A backup is a checkpoint of the base, which has every commit up to `base_seqno`,
 an earlier backup has, a later one names too. A backup's own file is written last, synced, and renamed to its name,
 after every file that it names is on the disk under its own: so what bears the name of a backup is a whole one. What no
 backup names is left from an attempt that was cut off, and the next one removes it.
+
+The checksum and a JSON object with `version` are there in all versions, as in the journal's manifest.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import msgspec
 from google_crc32c import value as crc32c
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 
 VERSION: Final = 1
 FILES: Final = "files"
@@ -98,6 +100,12 @@ class Backup(msgspec.Struct, frozen=True):
         return sum(self.files.values())
 
 
+class _Stamp(msgspec.Struct):
+    """What backups of all versions have."""
+
+    version: int = 0
+
+
 def backup_name(number: int) -> str:
     return f"{number:06}.backup"
 
@@ -118,7 +126,7 @@ def numbers(disk: Disk) -> list[int]:
 
 
 def read(disk: Disk, number: int) -> Backup:
-    """One backup's own file. Raises Corruption, OSError."""
+    """One backup's own file. Raises Corruption, OtherFormat, OSError."""
     name = backup_name(number)
     file = disk.open(name)
     try:
@@ -129,16 +137,19 @@ def read(disk: Disk, number: int) -> Backup:
     if checksum != b"%08x" % crc32c(body):
         raise Corruption("the backup's own file does not match its checksum", name, 0)
     try:
-        backup = msgspec.json.decode(body, type=Backup)
+        version = msgspec.json.decode(body, type=_Stamp).version
+        if version != VERSION:
+            raise OtherFormat(name, version, VERSION)
+        return msgspec.json.decode(body, type=Backup)
     except msgspec.MsgspecError as error:
         raise Corruption(f"the backup's own file can't be read: {error}", name, 0) from error
-    if backup.version != VERSION:
-        raise Corruption(f"the backup has format {backup.version}, this release reads {VERSION}", name, 0)
-    return backup
 
 
 def readable(disk: Disk) -> tuple[list[Backup], list[Corruption]]:
-    """The backups of a directory, the oldest first, and what is wrong with those that can't be read. Raises OSError."""
+    """The backups of a directory, the oldest first, and what is wrong with those that are damaged.
+
+    Raises OSError, OtherFormat.
+    """
     found: list[Backup] = []
     damaged: list[Corruption] = []
     for number in numbers(disk):

@@ -47,7 +47,7 @@ def check_file(disk: Disk, name: str, history: str, begins_after: int, ends: int
     try:
         size = file.size()
         header = archives.read_header(file.read(HEADER_BYTES, 0), name)
-    except (ValueError, OtherFormat) as error:
+    except ValueError as error:
         yield Finding(name, 0, str(error))
         return
     finally:
@@ -69,6 +69,8 @@ def _commits(disk: Disk, name: str, header: archives.Header) -> Iterator[Finding
                 for begin, _ in frames_between(step.data, step.begin, step.end):
                     read_frame(step.data, begin)
                 commits += step.last - step.first + 1
+    except OtherFormat:
+        raise
     except Corruption as error:
         yield Finding.of(error)
         return

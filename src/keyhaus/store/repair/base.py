@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from keyhaus.core.errors import StorageError
+from keyhaus.core.errors import OtherFormat, StorageError
 from keyhaus.engines import rocksdb_files, rocksdb_salvage, rocksdb_verify
 from keyhaus.store import layout
 from keyhaus.store.base import BASE
@@ -79,9 +79,11 @@ def read_meta(base: Path) -> Meta | None:
 
 
 def meta_or_finding(base: Path) -> tuple[Meta | None, Finding | None]:
-    """The same, or what stands in the way."""
+    """The same, or what stands in the way. Raises OtherFormat."""
     try:
         return read_meta(base), None
+    except OtherFormat:
+        raise
     except (OSError, StorageError) as error:
         known = _FILE.search(str(error))
         return None, Finding(f"{BASE}/{known[1]}" if known else BASE, None, str(error))

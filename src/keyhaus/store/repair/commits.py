@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption, OtherFormat
+from keyhaus.core.errors import Corruption
 from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -100,7 +100,7 @@ class Commits:
             data = read(archive, file.name)
             try:
                 epoch = archives.read_header(data[:HEADER_BYTES], file.name).epoch
-            except (ValueError, OtherFormat):
+            except ValueError:
                 epoch = _epoch(data)
             self.top = max(self.top, file.ends)
             self._proven = max(self._proven, file.ends)

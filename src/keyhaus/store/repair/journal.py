@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyhaus.core.disk import Disk
-from keyhaus.core.errors import Corruption
+from keyhaus.core.errors import Corruption, OtherFormat
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
 from keyhaus.journal import recovery
@@ -71,9 +71,12 @@ def _without_manifest(disk: Disk) -> Iterator[Finding]:
         if manifests.segment_number(name) is not None:
             data = read(disk, name)
             try:
-                layout.read_segment_header(data[:HEADER_BYTES])
+                version, _, _ = layout.read_segment_header(data[:HEADER_BYTES])
             except ValueError as error:
                 yield Finding(name, 0, str(error))
+            else:
+                if version != layout.VERSION:
+                    raise OtherFormat(name, version, layout.VERSION)
 
 
 def read(disk: Disk, name: str) -> bytes:
@@ -120,11 +123,16 @@ def _gaps(line: Line, heads: list[Group], limit: int, proven: int) -> Iterator[F
             begins, last = head.jump[0], head.jump[1] - 1
         if (head.kind == COMMITS or head.jump is not None) and begins < limit:
             if begins > at and at < proven:
-                yield Finding(line.name, end, f"commits {at + 1} to {min(begins, proven)} are missing or damaged here")
+                yield Finding(line.name, end, _missing(at + 1, min(begins, proven)))
             at = max(at, last)
             end = head.offset + head.length
     if at < proven:
-        yield Finding(line.name, end, f"commits {at + 1} to {proven} are missing or damaged here")
+        yield Finding(line.name, end, _missing(at + 1, proven))
+
+
+def _missing(first: int, last: int) -> str:
+    which = f"commit {first} is" if first == last else f"commits {first} to {last} are"
+    return f"{which} missing or damaged here"
 
 
 def _frames(data: bytes, line: Line, heads: list[Group]) -> Iterator[Finding]:
