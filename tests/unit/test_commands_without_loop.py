@@ -379,7 +379,6 @@ SCENARIOS: dict[str, list[tuple[str, Any]]] = {
     "OBJECT|REFCOUNT": [("OBJECT REFCOUNT k", None), ("SET k v", OK), ("OBJECT REFCOUNT k", 1)],
     "OBJECT|IDLETIME": [("OBJECT IDLETIME k", None)],
     "OBJECT|FREQ": [("OBJECT FREQ k", None)],
-    "CHANGES": [("CHANGES AFTER 0", []), ("CHANGES AFTER 0 COUNT 0", Refused("syntax error"))],
 }
 # Replies that differ from run to run are only asked for.
 _UNPREDICTABLE = {"LOLWUT": ["LOLWUT", "LOLWUT VERSION 1"]}
