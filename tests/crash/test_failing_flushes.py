@@ -173,7 +173,7 @@ def test_a_base_that_does_not_open_again_leaves_no_processes_behind() -> None:
     it.fails = failing(BROKEN, "meta")
     cold = it.ask(lambda tx: tx.page(b"", None, 10))
     it.base.lose()
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(StorageError, match="Input/output"):
         it.until(cold)
     for _ in range(30):
         it.settle()

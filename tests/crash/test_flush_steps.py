@@ -53,7 +53,7 @@ class Opened:
         opened = loop.create_future()
         ground.open(opened.set_result)
         assert loop.run_until_complete(opened) is None
-        settings = Settings(databases=3, journal_segment_bytes=1 << 20, cache_bytes=0)
+        settings = Settings(databases=3, journal_segment_bytes=64 << 10, journal_retain_bytes=0, cache_bytes=0)
         writer = ("keyhaus.store.runs:open_rocksdb", place)
         self.store = Store.open(OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer)
 
@@ -131,11 +131,13 @@ def child(directory: Path, step: str, pinned: bool) -> None:
     model: list[dict[str, str]] = [{}, {}, {}]
 
     def put(database: int, numbers: range, value: str) -> None:
-        def command(transaction: Transaction) -> None:
-            for number in numbers:
-                transaction.put(b"%05d" % number, value.encode())
+        for at in range(0, len(numbers), 100):  # so that the journal rolls
 
-        opened.run(command, database)
+            def command(transaction: Transaction, part: range = numbers[at : at + 100]) -> None:
+                for number in part:
+                    transaction.put(b"%05d" % number, value.encode())
+
+            opened.run(command, database)
         model[database].update({f"{number:05}": value for number in numbers})
 
     put(0, range(KEYS), "first")

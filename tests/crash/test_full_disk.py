@@ -171,6 +171,44 @@ def test_a_start_on_a_disk_without_any_room_says_so(small_disk: Path, tmp_path: 
         assert link.ask(b"SET", b"k", b"v") == b"OK"
 
 
+def test_a_disk_that_fills_up_beside_flushes_loses_nothing_and_hangs_nobody(
+    small_disk: Path, tmp_path: Path, seed: int
+) -> None:
+    """Reads go on, deletes are taken, room that is made is found, and a kill at any point of it loses nothing."""
+    subprocess.run(("mount", "-o", f"remount,size={3 * DISK_BYTES}", str(small_disk)), check=True)
+    unpacked = ("--set", "compression=none", "--set", "bottommost-compression=none")
+    small = ("--set", "memtable-bytes=1mb", "--set", "cache-bytes=0")
+    options = ("--data-dir", str(small_disk / "data"), *SEGMENT, *small, *unpacked)
+    choices = random.Random(seed)
+    kept: list[bytes] = []
+    for life in range(3):
+        with keyhaus_server(tmp_path, *options) as server, Link(server.port) as link:
+            all_there(link, kept)
+            keys, refusal = write_until_refused(link, b"life:%d" % life, 20_000)
+            assert refusal.startswith("DISKFULL"), refusal
+            kept += keys
+            assert len(kept) > 500
+            take_all(small_disk)
+            all_there(link, choices.sample(kept, 200))
+            gone = [kept.pop(choices.randrange(len(kept))) for _ in range(20)]
+            assert link.ask(b"DEL", *gone) == 20
+            assert link.ask(b"EXISTS", *gone) == 0
+            assert link.ask(b"DBSIZE") == len(kept)
+            assert b"poisoned:\r\n" in link.ask(b"INFO", b"keyhaus")
+            (small_disk / "other").unlink(missing_ok=True)
+            if life == 1:
+                server.kill()
+        assert not any("Traceback" in line for line in server.lines), server.lines
+    subprocess.run(("mount", "-o", f"remount,size={8 * DISK_BYTES}", str(small_disk)), check=True)
+    with keyhaus_server(tmp_path, *options) as server, Link(server.port) as link:
+        write_as_soon_as_there_is_room(link)
+        for number in range(500):
+            assert link.ask(b"SET", b"more:%d" % number, VALUE) == b"OK"
+        all_there(link, [b"more:%d" % number for number in range(500)])
+        assert link.ask(b"EXISTS", *kept) == len(kept)
+        assert link.ask(b"DBSIZE") == len(kept) + 501
+
+
 def test_the_journal_has_a_limit_of_its_own(tmp_path: Path) -> None:
     options = ("--data-dir", "data", *SEGMENT, "--journal-max-bytes", "2mb")
     with keyhaus_server(tmp_path, *options) as server, Link(server.port) as link:

@@ -181,13 +181,14 @@ class Flushing(History):
 
     def beside_the_load(self, server: RunningKeyhaus, tally: Tally) -> None:
         """Kills helpers, and looks how far flushes have come, until enough was acknowledged."""
+        facts: dict[str, str] = {}
         with Link(server.port) as link:
             while not tally.reached.wait(self.random.uniform(0.01, 0.2)):
-                if self.random.random() < 0.3:
+                if self.random.random() < 0.12:
                     self.kill_a_helper(server.pid, self.random.choice(("base", "run-writer", "run-writer")))
                 facts = info(link)
                 self.compactions += int(facts.get("compactions_running", 0))
-            self.flushes += int(facts["flushes"])
+            self.flushes += int(facts.get("flushes", 0))
 
     def kill_a_helper(self, server: int, name: str) -> None:
         for child in children(server):
@@ -252,7 +253,7 @@ def test_no_acknowledged_write_is_lost_across_flushes(
     assert acknowledged > 300 * cycles, "too little was acknowledged to mean anything"
     if durability == "always":
         assert flushes > cycles // 2, "hardly anything was flushed"
-        assert sum(helpers.values()) > cycles // 4, "the helpers were left alone"
+        assert sum(helpers.values()) > cycles // 10, "the helpers were left alone"
 
 
 # The model itself: each kind of damage is noticed.

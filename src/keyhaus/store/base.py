@@ -111,15 +111,22 @@ def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Bas
     for left in list(runs.iterdir()):
         if left.name != RUN_RESERVE:
             left.unlink()
-    try:
-        engine = rocksdb.open_engine(str(place / BASE), options)
-    except OSError as error:
-        if not give_up(place / OPEN_RESERVE, error):
-            raise
-        engine = rocksdb.open_engine(str(place / BASE), options)
-    base = Base(engine, str(runs))
+    base = Base(_open_engine(place, options), str(runs))
     base.reserves = {place / OPEN_RESERVE: OPEN_RESERVE_BYTES, runs / RUN_RESERVE: run_bytes}
     return base
+
+
+def _open_engine(place: Path, options: dict[str, Any]) -> Engine:
+    """Opens the engine; where the disk is full, with the room that was kept, or that its old logs take."""
+    spendable = [place / OPEN_RESERVE, place / RUNS / RUN_RESERVE, *(place / BASE).glob("LOG.old.*")]
+    while True:
+        try:
+            return rocksdb.open_engine(str(place / BASE), options)
+        except OSError as error:
+            while spendable and not give_up(spendable[0], error):
+                spendable.pop(0)
+            if not spendable:
+                raise
 
 
 def give_up(reserve: Path, error: OSError) -> bool:

@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("keyhaus.store")
 
 SLICE_ROWS: Final = 1000  # sent in one turn: half a millisecond
+FOLLOW_ROWS: Final = 250  # that the row cache follows in one turn
 SLICE_BYTES: Final = 256 << 10
 IN_FLIGHT_MAX: Final = 3
 RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
-FAILURES_WAITED: Final = 3  # after so many failures in a row, who would have to wait for a flush is told instead
+FAILURES_WAITED: Final = 5  # after so many failures in a row, who would have to wait for a flush is told instead
 SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
 STOP_AT: Final = 1.25  # and here writers wait for its end
 RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
@@ -316,7 +317,7 @@ class Flusher:
         for space, table in sealed.tables:
             prefix = space.prefix
             items = iter(table.records.items())
-            while cache.most and (part := list(islice(items, SLICE_ROWS))):
+            while cache.most and (part := list(islice(items, FOLLOW_ROWS))):
                 for key, record in part:
                     cache.follow(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield

@@ -571,13 +571,15 @@ class World:
         """Nothing is asked for any more: what was in memory for somebody's sake must go, and what expired too."""
         self.disk.faults = []
         self._make_room()
-        if self.store.poisoned is not None:
+        if self._poisoned():
             return
         for reader in self.readers:
             reader.close()
         self._settle(lambda: not any(client.outstanding for client in self.clients if client.connected), "a request")
         for client in self.clients:
             client.disconnect()
+        if self._poisoned():  # by what had failed before
+            return
         self.clock.ms += 300_000
         flusher = self.store.flusher
         assert flusher is not None
@@ -587,6 +589,9 @@ class World:
         self._settle(lambda: flusher.sealed is None and not self.store.dropped, "the last flush and the cleaning")
         self._check_life()
         self._check_leaks()
+
+    def _poisoned(self) -> bool:
+        return self.store.poisoned is not None
 
     def _swept(self) -> bool:
         now = self.store.now()

@@ -15,7 +15,7 @@ from keyhaus.journal import manifest as manifests
 from keyhaus.journal.manifest import DIRECTORY as JOURNAL
 from keyhaus.store.backup import form
 from keyhaus.store.backup.online import CHECKPOINT
-from keyhaus.store.base import BASE, RUNS
+from keyhaus.store.base import BASE, RUN_RESERVE, RUNS
 from keyhaus.store.repair import archives, backups, base, journal
 from keyhaus.store.repair.findings import DAMAGE, NOTE, Finding, Progress, silent
 
@@ -76,7 +76,8 @@ def _database(directory: Path, disk: OsDisk, progress: Progress) -> Iterator[Fin
     if meta is not None:
         yield from _history(disk, meta.history)
     for name, what in ((RUNS, "run"), (CHECKPOINT, "checkpoint's file")):
-        if disk.exists(name) and (left := disk.names(name)):
+        left = [entry for entry in disk.names(name) if entry != RUN_RESERVE] if disk.exists(name) else []
+        if left:
             yield Finding(name, None, f"{len(left)} {what}s are left over: the next start removes them", NOTE)
 
 
