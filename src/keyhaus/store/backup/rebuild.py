@@ -123,7 +123,11 @@ class Rebuild:
         return generation[0] > self.seqno or any(space.generation == generation for space in self._spaces)
 
     def _put(self, generation: Generation, key: bytes, record: Record) -> None:
-        self._changes.setdefault(generation, {})[key] = record
+        changes = self._changes.setdefault(generation, {})
+        there = changes.get(key)
+        if there is not None and rec.seqno_of(there) > rec.seqno_of(record):
+            return
+        changes[key] = record
         self._bytes += len(key) + len(record) + OVERHEAD
 
     def _flush(self, seqno: int, number: int, database: int) -> None:
