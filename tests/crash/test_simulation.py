@@ -18,7 +18,14 @@ from tests.support.simulate.planted import PLANTED
 SEEDS = int(os.environ.get("KEYHAUS_SIMULATION", "200"))
 PLANTED_SEEDS = 200
 # Where to begin for those that few seeds show, so that the test is short; `make simulate PLANT=…` begins anywhere.
-FIRST = {"stale-fill": 260, "dead-alive": 130, "swept-by-hearsay": 75}
+FIRST = {
+    "stale-fill": 260,
+    "deadline-forgotten": 785,
+    "dead-alive": 130,
+    "swept-by-hearsay": 75,
+    "counted-in-itself": 55,
+    "counted-twice": 50,
+}
 
 
 def test_no_seed_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
