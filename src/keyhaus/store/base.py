@@ -117,16 +117,26 @@ def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Bas
 
 
 def _open_engine(place: Path, options: dict[str, Any]) -> Engine:
-    """Opens the engine; where the disk is full, with the room that was kept, or that its old logs take."""
-    spendable = [place / OPEN_RESERVE, place / RUNS / RUN_RESERVE, *(place / BASE).glob("LOG.old.*")]
+    """Opens the engine; where the disk is full, with the room that was kept, or that its old logs take.
+
+    What it leaves of that room is kept again at once, or the journal would take it.
+    """
+    reserve = place / OPEN_RESERVE
+    kept = reserve.stat().st_size if reserve.exists() else 0
+    spendable = [reserve, place / RUNS / RUN_RESERVE, *(place / BASE).glob("LOG.old.*")]
     while True:
         try:
-            return rocksdb.open_engine(str(place / BASE), options)
+            engine = rocksdb.open_engine(str(place / BASE), options)
         except OSError as error:
             while spendable and not give_up(spendable[0], error):
                 spendable.pop(0)
             if not spendable:
                 raise
+        else:
+            if kept and not reserve.exists():
+                disk = os.statvfs(place)
+                _allocate(reserve, min(kept, disk.f_bavail * disk.f_frsize))
+            return engine
 
 
 def give_up(reserve: Path, error: OSError) -> bool:
