@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from keyhaus.core.errors import UserError
-from keyhaus.core.settings import ALIASES, Durability, Settings, parse
+from keyhaus.core.settings import ALIASES, Durability, Policy, Settings, check, parse
 from keyhaus.server import logs
 from keyhaus.server.life import StartFailed, run, say_ready
 from keyhaus.server.server import parse_address
@@ -72,6 +72,17 @@ def serve(
     max_transaction_bytes: Annotated[
         str | None, typer.Option(help="How much one transaction or command may write.", metavar="BYTES")
     ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine memory: how much memory the data may take, such as 1gb; 0 for no limit.",
+            metavar="BYTES",
+        ),
+    ] = None,
+    max_memory_policy: Annotated[
+        Policy | None,
+        typer.Option(help="What is given up at --max-memory: nothing, or keys, as Redis' policies of these names do."),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,6 +103,8 @@ def serve(
 
       keyhaus serve --engine memory --listen resp://127.0.0.1:6379
 
+      keyhaus serve --engine memory --max-memory 1gb --max-memory-policy allkeys-lru
+
       keyhaus serve --durability everysec --set timeout=300
     """
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level.value)
@@ -103,15 +116,23 @@ def serve(
         "journal-segment-bytes": journal_segment_bytes,
         "journal-max-bytes": journal_max_bytes,
         "max-transaction-bytes": max_transaction_bytes,
+        "max-memory": max_memory,
+        "max-memory-policy": max_memory_policy and max_memory_policy.value,
     }
     for entry in setting or ():
         name, equals, value = entry.partition("=")
         if not equals:
             raise typer.BadParameter(f"{entry!r}: expected NAME=VALUE", param_hint="--set")
-        if name in ALIASES or name in texts:
+        if name in ALIASES:
+            raise typer.BadParameter(f"{name} is called {ALIASES[name].setting} here: use that", param_hint="--set")
+        if name in texts:
             raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))
+    try:
+        check(settings["engine"], {"max-memory": settings["max-memory"]})
+    except UserError as error:
+        raise typer.BadParameter(error.message, param_hint="--max-memory") from None
     if settings.integer("journal-max-bytes") < settings.integer("journal-segment-bytes"):
         raise typer.BadParameter(
             "it is less than one segment (--journal-segment-bytes)", param_hint="--journal-max-bytes"

@@ -67,3 +67,8 @@ SNAPSHOT_MS_MAX: Final = 300_000
 SNAPSHOT_BYTES_MAX: Final = 64 * MIB
 JOURNAL_RETAIN_BYTES: Final = 64 * MIB
 FEED_BYTES: Final = 64 * MIB
+
+# Eviction in memory mode.
+EVICTION_STEP_KEYS: Final = 64  # given up at once, before a command or in a turn of their own; about half a millisecond
+EVICTION_SLACK_BYTES: Final = 64 * KIB  # more than there should be that no write waits for while keys are given up
+EVICTION_SAMPLES_MAX: Final = 1000

@@ -8,7 +8,6 @@ confirms is deleted with the next run.
 
 from __future__ import annotations
 
-from heapq import heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Error
@@ -71,13 +70,14 @@ class Sweeper:
         space = self._store.spaces[number]
         now = self._store.now()
         keys = space.due(now, SWEEP_KEYS_MAX)
-        more = bool(space.deadlines) and space.deadlines[0][0] <= now
+        first = space.deadlines.first()
+        more = first is not None and first[0] <= now
         if not keys:
             return more
         done = self._lapse(number, keys)
         if not done:
             for key in keys:
-                heappush(space.deadlines, (rec.expires_of(space.records[key]), key))
+                space.push_deadline(rec.expires_of(space.records[key]), key)
         return done and more
 
     def _lapse(self, number: int, keys: list[bytes]) -> bool:
