@@ -106,7 +106,7 @@ def setting_table() -> str:
             f"| {setting.summary} |"
         )
     for name, alias in settings.ALIASES.items():
-        words = ", ".join(f"`{word}`" for word in alias.choices)
+        words = ", ".join(f"`{word}`" for word in alias.choices or ())
         rows.append(f"| `{name}` | | {words} | yes | `{alias.setting}`, as Redis names it |")
     return "\n".join(rows) + "\n"
 

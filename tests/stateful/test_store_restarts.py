@@ -298,7 +298,7 @@ class Restarts(RuleBasedStateMachine):
     def the_count_is_exact_once_all_is_swept(self) -> None:
         for _ in range(20):
             self.spawn.settle()
-            if not any(space.deadlines and space.deadlines[0][0] <= self.clock.ms for space in self.store.spaces):
+            if not any((first := space.deadlines.first()) and first[0] <= self.clock.ms for space in self.store.spaces):
                 break
             self.spawn.ring()
         for database, space in enumerate(self.visible(self.state)):

@@ -87,8 +87,8 @@ def test_clients_are_counted(asker: Asker) -> None:
 
 def test_memory_is_measured(asker: Asker) -> None:
     memory = asker.ask("memory")["memory"]
-    assert 1 << 20 < int(memory["used_memory"]) <= int(memory["used_memory_peak"])
-    assert memory["used_memory_human"].endswith("M")
+    assert 0 <= int(memory["used_memory"]) <= int(memory["used_memory_peak"])
+    assert int(memory["used_memory_rss"]) > 1 << 20
     assert memory["maxmemory_policy"] == "noeviction"
 
 

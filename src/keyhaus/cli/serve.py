@@ -13,7 +13,7 @@ import typer
 
 from keyhaus.core.errors import UserError
 from keyhaus.core.limits import MIB
-from keyhaus.core.settings import ALIASES, TABLE, Durability, Setting, Settings, parse, show
+from keyhaus.core.settings import ALIASES, TABLE, Durability, Setting, Settings, check, parse, show
 from keyhaus.server import logs
 from keyhaus.server.life import StartFailed, run, say_ready
 from keyhaus.server.server import parse_address
@@ -58,6 +58,7 @@ OPTIONS: Final = (
     "snapshot-max-bytes",
     "max-memory",
     "max-memory-policy",
+    "max-memory-samples",
     "feed-bytes",
 )
 
@@ -155,6 +156,10 @@ def serve(
             raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))
+    try:
+        check(settings["engine"], {"max-memory": settings["max-memory"]})
+    except UserError as error:
+        raise typer.BadParameter(error.message, param_hint="--max-memory") from None
     if settings.integer("journal-max-bytes") < settings.integer("journal-segment-bytes"):
         raise typer.BadParameter(
             "it is less than one segment (--journal-segment-bytes)", param_hint="--journal-max-bytes"

@@ -1,7 +1,7 @@
 """CONFIG over the settings of `core/settings.py`.
 
-Three kinds of names are answered: settings, other names of theirs (`appendfsync`), and what Redis' clients and tools
-ask for and is the same here always (`save`, `maxmemory`), which may be set to the value that it has.
+Three kinds of names are answered: settings, other names of theirs (`maxmemory`), and what Redis' clients
+and tools ask for and is the same here always (`save`), which may be set to the value that it has.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from keyhaus.core import limits
 from keyhaus.core.context import Context
 from keyhaus.core.errors import LimitExceeded, Syntax, UserError
 from keyhaus.core.reply import OK
-from keyhaus.core.settings import ALIASES, TABLE, answers, parse, show
+from keyhaus.core.settings import ALIASES, TABLE, answers, check, parse, show
 from keyhaus.store.transaction import Transaction
 
 GROUP: Final = "server"
@@ -97,7 +97,9 @@ async def config_set(tx: Transaction, args: list[bytes], context: Context) -> An
         alias = ALIASES.get(name)
         if alias is not None or name in TABLE:
             try:
-                parsed[alias.setting if alias else name] = parse(name, text)
+                value = parse(name, text)
+                check(context.server.settings["engine"], {alias.setting if alias else name: value})
+                parsed[alias.setting if alias else name] = value
             except UserError as error:
                 raise _failed(name.encode(), error.message) from None
     for name, value in parsed.items():
@@ -144,7 +146,7 @@ def _failed(word: bytes, reason: str) -> UserError:
 )
 async def config_resetstat(tx: Transaction, args: list[bytes], context: Context) -> Any:
     context.server.statistics.reset()
-    tx.store.reset_expired()
+    tx.store.reset_counters()
     return OK
 
 

@@ -115,7 +115,7 @@ def _time_command(name: str, unit: int, since: str, summary: str, *, relative: b
     return command(
         name,
         2,
-        Flag.READ | Flag.FAST,
+        Flag.READ | Flag.FAST | Flag.UNTOUCHED,
         keys=_ONE,
         summary=f"Returns {summary}; -1 for a key that stays, -2 for a missing one.",
         since=since,

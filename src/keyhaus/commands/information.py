@@ -76,19 +76,24 @@ def _clients(view: View) -> Fields:
 
 def _memory(view: View) -> Fields:
     memory = process_memory()
+    used, overhead = view.store["used_bytes"], view.store["overhead_bytes"]
     fields: Fields = {}
     for name, count in (
-        ("used_memory", memory.resident),
+        ("used_memory", used),
         ("used_memory_rss", memory.resident),
         ("used_memory_peak", memory.peak),
         ("total_system_memory", memory.total),
-        ("maxmemory", 0),
+        ("maxmemory", view.settings["max-memory"]),
     ):
         fields[name] = count
         fields[f"{name}_human"] = human_bytes(count)
     return fields | {
-        "maxmemory_policy": "noeviction",
-        "mem_fragmentation_ratio": "1.00",
+        "used_memory_overhead": overhead,
+        "used_memory_dataset": used - overhead,
+        "used_memory_dataset_perc": f"{100 * (used - overhead) / max(1, used):.2f}%",
+        "maxmemory_policy": view.settings["max-memory-policy"],
+        "mem_fragmentation_ratio": f"{memory.resident / max(1, used):.2f}",
+        "mem_fragmentation_bytes": memory.resident - used,
         "mem_clients_normal": sum(client.buffers().get("total", 0) for client in view.server.clients()),
         "mem_allocator": "python",
     }
@@ -135,7 +140,7 @@ def _stats(view: View) -> Fields:
         "total_net_output_bytes": statistics.output_bytes,
         "rejected_connections": statistics.rejected_connections,
         "expired_keys": view.expired_keys,
-        "evicted_keys": 0,
+        "evicted_keys": view.store["evicted_keys"],
         "keyspace_hits": statistics.hits,
         "keyspace_misses": statistics.misses,
         "total_error_replies": sum(statistics.errors.values()),

@@ -81,14 +81,19 @@ async def _exists(tx: Transaction, args: list[bytes], context: Context) -> Any:
     return sum([tx.get(key) is not None for key in args[1:]])
 
 
-for _name, _since, _summary in (
-    ("EXISTS", "1.0.0", "Returns how many of the keys exist; one that is named twice counts twice."),
-    ("TOUCH", "3.2.1", "Returns how many of the keys exist, as EXISTS does."),
+for _name, _since, _flags, _summary in (
+    (
+        "EXISTS",
+        "1.0.0",
+        Flag.READ | Flag.FAST | Flag.UNTOUCHED,
+        "Returns how many of the keys exist; one that is named twice counts twice.",
+    ),
+    ("TOUCH", "3.2.1", Flag.READ | Flag.FAST, "Uses keys, as eviction understands it, and returns how many exist."),
 ):
     command(
         _name,
         -2,
-        Flag.READ | Flag.FAST,
+        _flags,
         keys=_ALL,
         summary=_summary,
         since=_since,
@@ -101,7 +106,7 @@ for _name, _since, _summary in (
 @command(
     "TYPE",
     2,
-    Flag.READ | Flag.FAST,
+    Flag.READ | Flag.FAST | Flag.UNTOUCHED,
     keys=_ONE,
     summary="Returns what kind of value a key holds: string, object, or none.",
     since="1.0.0",

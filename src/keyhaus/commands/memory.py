@@ -1,12 +1,11 @@
 """MEMORY and OBJECT: what a key takes, and what the process takes.
 
 `OBJECT ENCODING` and `REFCOUNT` are answered by the value alone, as Redis would encode it had it been SET just so; how
-it came about (APPEND, SETRANGE) is not kept. When a key was last used is not kept either: its idle time is 0.
+it came about (APPEND, SETRANGE) is not kept. When and how often a key is used is kept only while eviction needs it.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 from keyhaus.commands.help import add_help
@@ -15,14 +14,18 @@ from keyhaus.commands.spec import Flag, Keys, command, container, integer
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, UserError
 from keyhaus.core.reply import Verbatim
+from keyhaus.core.settings import Policy
 from keyhaus.store import record as rec
-from keyhaus.store.record import Record
+from keyhaus.store.keyspace import DEADLINE_BYTES, ENTRY_BYTES
+from keyhaus.store.record import EXPIRES, Record
 from keyhaus.store.transaction import Transaction
 
 EMBEDDED_BYTES_MAX: Final = 44
 SHARED_INTEGERS: Final = 10_000
 SHARED_REFERENCES: Final = (1 << 31) - 1
-DICT_ENTRY_BYTES: Final = 104  # a dictionary's slot at its mean fill, about
+_SWITCHING: Final = (
+    "Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
+)
 
 container("MEMORY", Flag(0), summary="Commands about memory.", since="4.0.0", group="server")
 add_help("MEMORY", group="server", since="4.0.0")
@@ -32,13 +35,13 @@ add_help("OBJECT", group="generic", since="6.2.0")
 
 def record_bytes(key: bytes, record: Record) -> int:
     """About how many bytes of memory a key with its record takes."""
-    return sys.getsizeof(key) + sys.getsizeof(record) + DICT_ENTRY_BYTES
+    return len(key) + len(record) + ENTRY_BYTES + (DEADLINE_BYTES if record[7] & EXPIRES else 0)
 
 
 @command(
     "MEMORY|USAGE",
     -3,
-    Flag.READ,
+    Flag.READ | Flag.UNTOUCHED,
     keys=Keys(2, 2),
     summary="Answers how many bytes a key and its value take.",
     since="4.0.0",
@@ -67,13 +70,19 @@ async def memory_stats(tx: Transaction, args: list[bytes], context: Context) -> 
     clients = sum(client.buffers().get("total", 0) for client in context.server.clients())
     facts = tx.store.statistics()
     keys = sum(count for count, _ in facts["keyspace"].values())
+    used, overhead = facts["used_bytes"], facts["overhead_bytes"]
     reply: dict[bytes, Any] = {
         b"peak.allocated": memory.peak,
-        b"total.allocated": memory.resident,
+        b"total.allocated": used,
         b"clients.normal": clients,
+        b"overhead.total": overhead,
         b"keys.count": keys,
-        b"keys.bytes-per-key": memory.resident // keys if keys else 0,
+        b"keys.bytes-per-key": used // keys if keys else 0,
+        b"dataset.bytes": used - overhead,
+        b"dataset.percentage": 100.0 * (used - overhead) / max(1, used),
         b"peak.percentage": 100.0 * memory.resident / max(1, memory.peak),
+        b"fragmentation": memory.resident / max(1, used),
+        b"fragmentation.bytes": memory.resident - used,
     }
     for database, (count, volatile) in sorted(facts["keyspace"].items()):
         reply[b"db.%d" % database] = {b"keys.count": count, b"expires.count": volatile}
@@ -107,7 +116,7 @@ def _record(tx: Transaction, args: list[bytes]) -> Record | None:
 @command(
     "OBJECT|ENCODING",
     3,
-    Flag.READ,
+    Flag.READ | Flag.UNTOUCHED,
     keys=Keys(2, 2),
     summary="Answers how a value would be encoded.",
     since="2.2.3",
@@ -138,7 +147,7 @@ def _number(record: Record) -> int | None:
 @command(
     "OBJECT|REFCOUNT",
     3,
-    Flag.READ,
+    Flag.READ | Flag.UNTOUCHED,
     keys=Keys(2, 2),
     summary="Answers how often a value is referred to: small integers are shared.",
     since="2.2.3",
@@ -156,23 +165,27 @@ async def refcount(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "OBJECT|IDLETIME",
     3,
-    Flag.READ,
+    Flag.READ | Flag.UNTOUCHED,
     keys=Keys(2, 2),
-    summary="Answers 0 for a key that is there: when it was last used is not kept.",
+    summary="Answers for how many seconds a key was not used; 0 unless max-memory and allkeys-lru are set.",
     since="2.2.3",
     group="generic",
     syntax="key",
 )
 async def idletime(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    return None if _record(tx, args) is None else 0
+    if _record(tx, args) is None:
+        return None
+    if context.server.settings["max-memory-policy"] == Policy.ALLKEYS_LFU:
+        raise UserError("An LFU maxmemory policy is selected, idle time not tracked. " + _SWITCHING)
+    return tx.store.evictor.idle_seconds(tx.database, args[2])
 
 
 @command(
     "OBJECT|FREQ",
     3,
-    Flag.READ,
+    Flag.READ | Flag.UNTOUCHED,
     keys=Keys(2, 2),
-    summary="Is refused for a key that is there: how often keys are used is not kept.",
+    summary="Answers how often a key is used, from 0 to 255; only where max-memory and allkeys-lfu are set.",
     since="4.0.0",
     group="generic",
     syntax="key",
@@ -180,7 +193,9 @@ async def idletime(tx: Transaction, args: list[bytes], context: Context) -> Any:
 async def freq(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if _record(tx, args) is None:
         return None
-    raise UserError(
-        "An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching "
-        "between policies at runtime LRU and LFU data will take some time to adjust."
-    )
+    if context.server.settings["max-memory-policy"] != Policy.ALLKEYS_LFU:
+        raise UserError("An LFU maxmemory policy is not selected, access frequency not tracked. " + _SWITCHING)
+    frequency = tx.store.evictor.frequency(tx.database, args[2])
+    if frequency is None:
+        raise UserError("Access frequency is tracked only while max-memory sets a limit.")
+    return frequency

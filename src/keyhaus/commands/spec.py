@@ -31,6 +31,7 @@ class Flag(enum.Flag):
     DANGEROUS = enum.auto()  # the access category: may harm, or takes long
     NO_MULTI = enum.auto()  # no_multi: not allowed between MULTI and EXEC
     BLOCKING = enum.auto()  # blocking: may wait
+    UNTOUCHED = enum.auto()  # looks at its keys without using them: eviction takes no note
     RANGES = enum.auto()  # walks keys in their order: EXEC puts them in order before it runs (T8)
     DENY_OOM = enum.auto()  # denyoom: needs memory
     NO_AUTH = enum.auto()  # no_auth: allowed before AUTH
@@ -86,6 +87,16 @@ class CommandSpec:
     def wire_name(self) -> str:
         """The name as COMMAND and errors give it."""
         return self.name.lower()
+
+    @cached_property
+    def needs_memory(self) -> bool:
+        """Whether it is refused where there is no memory left."""
+        return bool(self.flags & Flag.DENY_OOM)
+
+    @cached_property
+    def uses(self) -> Keys | None:
+        """The keys that it uses, as eviction understands it."""
+        return None if self.flags & Flag.UNTOUCHED else self.keys
 
     def accepts(self, words: int) -> bool:
         return words == self.arity if self.arity >= 0 else words >= -self.arity

@@ -169,7 +169,12 @@ class DiskFull(StorageError):
 
 
 class OutOfMemory(StorageError):
+    """The data takes more than `max-memory`, and nothing can be evicted."""
+
     code = "OOM"
+
+    def __init__(self) -> None:
+        super().__init__("command not allowed when used memory > 'maxmemory'.")
 
 
 class ChangesTooOld(StorageError):

@@ -75,3 +75,8 @@ BACKUPS_KEPT: Final = 7  # in a directory that the server makes them in
 CHANGES_COUNT: Final = 1000  # commits of one page, where no COUNT is given
 CHANGES_COUNT_MAX: Final = 10_000
 CHANGES_PLACES_MAX: Final = 1024  # where readers go on; the one that was used longest ago goes first
+
+# Eviction in memory mode.
+EVICTION_STEP_KEYS: Final = 64  # given up at once, before a command or in a turn of their own; about half a millisecond
+EVICTION_SLACK_BYTES: Final = 64 * KIB  # more than there should be that no write waits for while keys are given up
+EVICTION_SAMPLES_MAX: Final = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,15 @@ class Durability(enum.StrEnum):
     ALWAYS = "always"
     EVERYSEC = "everysec"
     NONE = "none"
+
+
+class Policy(enum.StrEnum):
+    """What is given up once the data takes more than `max-memory`."""
+
+    NOEVICTION = "noeviction"
+    ALLKEYS_LRU = "allkeys-lru"
+    ALLKEYS_LFU = "allkeys-lfu"
+    VOLATILE_TTL = "volatile-ttl"
 
 
 @dataclass(frozen=True)
@@ -246,7 +255,29 @@ TABLE: Final = {
             "noeviction",
             "What is given up at max-memory: noeviction, allkeys-lru, allkeys-lfu, volatile-ttl",
             mutable=True,
-            choices={name: name for name in ("noeviction", "allkeys-lru", "allkeys-lfu", "volatile-ttl")},
+            choices={policy.value: policy.value for policy in Policy},
+        ),
+        Setting(
+            "max-memory-samples",
+            5,
+            "How many keys of each database are looked at to find the one that goes",
+            mutable=True,
+            least=1,
+            most=limits.EVICTION_SAMPLES_MAX,
+        ),
+        Setting(
+            "lfu-log-factor",
+            10,
+            "How slowly the counter of a key's uses grows under allkeys-lfu; 0: with each use",
+            mutable=True,
+            most=INT_MAX,
+        ),
+        Setting(
+            "lfu-decay-time",
+            1,
+            "After how many minutes that counter falls by one; 0: never",
+            mutable=True,
+            most=INT_MAX,
         ),
     )
 }
@@ -254,19 +285,22 @@ TABLE: Final = {
 
 @dataclass(frozen=True)
 class Alias:
-    """Another name of a setting, with words of its own.
+    """Another name of a setting, perhaps with words of its own.
 
     Attributes:
         setting: The setting that it names.
-        choices: The words that it takes, with the setting's word for each.
+        choices: The words that it takes, with the setting's word for each; None where they are the setting's own.
     """
 
     setting: str
-    choices: dict[str, str]
+    choices: dict[str, str] | None = None
 
 
 ALIASES: Final = {
     "appendfsync": Alias("durability", {"everysec": "everysec", "always": "always", "no": "none"}),
+    "maxmemory": Alias("max-memory"),
+    "maxmemory-policy": Alias("max-memory-policy"),
+    "maxmemory-samples": Alias("max-memory-samples"),
 }
 
 
@@ -275,8 +309,6 @@ def answers(settings: Settings) -> dict[str, str]:
     return {
         "appendonly": "no" if settings["engine"] == "memory" else "yes",
         "save": "",
-        "maxmemory": "0",
-        "maxmemory-policy": "noeviction",
         "notify-keyspace-events": "",
         "cluster-enabled": "no",
         "requirepass": "",
@@ -325,7 +357,7 @@ def parse(name: str, text: str) -> int | str | bool:
     """
     alias = ALIASES.get(name)
     setting = TABLE[alias.setting if alias else name]
-    choices = alias.choices if alias else setting.choices
+    choices = alias.choices if alias and alias.choices else setting.choices
     if choices is not None:
         try:
             return choices[text.lower()]
@@ -343,6 +375,19 @@ def parse(name: str, text: str) -> int | str | bool:
     return number
 
 
+def check(engine: str, changes: Mapping[str, Any]) -> None:
+    """Whether settings go together with an engine.
+
+    Raises:
+        UserError: Says which one does not, and what to use instead.
+    """
+    if engine != "memory" and changes.get("max-memory"):
+        raise UserError(
+            f"max-memory is for the memory engine: with {engine} the data need not fit into memory, and cache-bytes, "
+            "block-cache-bytes and memtable-bytes say how much of it is kept there"
+        )
+
+
 def _integer(text: str) -> int:
     if _INTEGER.fullmatch(text) and -(1 << 63) <= int(text) < 1 << 63:
         return int(text)
@@ -358,6 +403,7 @@ def _memory(text: str) -> int:
 
 def show(name: str, value: Any) -> str:
     """A value of a setting as CONFIG GET gives it under that name, which may be an alias."""
-    if name in ALIASES:
-        return next(word for word, meaning in ALIASES[name].choices.items() if meaning == value)
+    choices = ALIASES[name].choices if name in ALIASES else None
+    if choices is not None:
+        return next(word for word, meaning in choices.items() if meaning == value)
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)

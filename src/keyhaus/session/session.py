@@ -18,7 +18,7 @@ from keyhaus.commands import lookup
 from keyhaus.commands.spec import CommandSpec, Flag
 from keyhaus.core import limits
 from keyhaus.core.context import Server
-from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, UserError
+from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, OutOfMemory, UserError
 from keyhaus.core.reply import NULL_ARRAY, reply_bytes
 from keyhaus.core.wait import Wait
 from keyhaus.store.transaction import Transaction
@@ -36,6 +36,10 @@ WORD_OVERHEAD = 40  # of a bytes object and its place in a list
 # The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
 _KNOWN: dict[bytes, CommandSpec] = {}
 _KNOWN_MAX = 4096
+_NO_WAIT = Wait()
+_NO_WAIT.fire()
+# What Redis never refuses for want of memory inside MULTI: all else would let the queue grow.
+_LEAVE_MULTI = frozenset(("EXEC", "DISCARD", "QUIT", "RESET"))
 
 
 def _find(args: list[bytes]) -> CommandSpec:
@@ -72,6 +76,8 @@ class Session:
         self._queue: list[tuple[CommandSpec, list[bytes]]] = []
         self._queued_bytes = 0
         self._queue_failed = False
+        self._queue_needs_memory = False
+        self._evictor = hub.store.evictor
         self._running: Coroutine[Wait, None, Any] | None = None
 
     # running
@@ -91,6 +97,8 @@ class Session:
                 self._queue_failed = True
             return self._failed(error)
         self.spec = spec
+        if self._evictor.limit and (result := self._make_room(spec, args)) is not None:
+            return result
         if self.in_multi and not spec.flags & Flag.CONTROL:
             self.depends = 0
             return self._enqueue(spec, args)
@@ -115,6 +123,47 @@ class Session:
             return self._fault()
         self._running = self._finish(spec, args, running, wait)
         return self._step()
+
+    def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Before a command while there is a limit on memory: None where it may run now, else what `execute` gives."""
+        queued = self.in_multi and not spec.flags & Flag.CONTROL
+        if queued and spec.flags & Flag.NO_MULTI:
+            return None  # it is refused in any case
+        needs_memory = spec.needs_memory or (spec.name == "EXEC" and self._queue_needs_memory)
+        try:
+            wait = self._evictor.make_room(needs_memory=needs_memory)
+            if self._evictor.full and self.in_multi and spec.name not in _LEAVE_MULTI:
+                raise OutOfMemory
+        except OutOfMemory as error:
+            return self._out_of_memory(spec, error)
+        if queued:
+            return None
+        if wait is not None:
+            self._running = self._when_there_is_room(spec, args, wait)
+            return self._step()
+        if spec.uses is not None:
+            self._evictor.note(self._tx.database, spec.uses.of(args))
+        return None
+
+    def _out_of_memory(self, spec: CommandSpec, error: OutOfMemory) -> Error:
+        self.depends = self._hub.store.last
+        if spec.name == "EXEC":
+            self.discard()
+            return self._failed(ExecAborted(f"Transaction discarded because of: {error.code} {error.message}"))
+        if self.in_multi:
+            self._queue_failed = True
+        return self._failed(error)
+
+    async def _when_there_is_room(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
+        """A command that has to wait until enough was evicted."""
+        still: Wait | None = wait
+        while still is not None:
+            await still
+            try:
+                still = self._evictor.make_room(needs_memory=True)
+            except OutOfMemory as error:
+                return self._out_of_memory(spec, error)
+        return await self._again(spec, args, _NO_WAIT)
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
@@ -241,6 +290,7 @@ class Session:
         self._queue = []
         self._queued_bytes = 0
         self._queue_failed = False
+        self._queue_needs_memory = False
         self.unwatch()
 
     def _enqueue(self, spec: CommandSpec, args: list[bytes]) -> Any:
@@ -255,6 +305,8 @@ class Session:
             return self._failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
         if not self._queue_failed:
             self._queue.append((spec, args))
+            if spec.needs_memory and not (self._mark is not None and self._mark.dirty):
+                self._queue_needs_memory = True  # by Redis' rule: what it does not queue any more does not count
         return "QUEUED"
 
     async def execute_queued(self) -> Any:
@@ -309,7 +361,10 @@ class Session:
             return NULL_ARRAY
         room = most = self._hub.settings.integer("max-reply-bytes")
         replies = []
+        limited = self._evictor.limit
         for spec, args in self._queue:
+            if limited and spec.uses is not None:
+                self._evictor.note(self._tx.database, spec.uses.of(args))
             replies.append(self._run_queued(spec, args))
             room -= reply_bytes(replies[-1])
             if room < 0:

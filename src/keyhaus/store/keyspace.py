@@ -13,19 +13,24 @@ been absent, and is remembered as blind until somebody has looked (S5).
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
 from typing import Final
 
 from keyhaus.store import layout
 from keyhaus.store import record as rec
 from keyhaus.store.cache import ABSENT
+from keyhaus.store.deadlines import Deadlines
 from keyhaus.store.ordered import OrderedKeys
-from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
+from keyhaus.store.record import EXPIRES, HEAD_BYTES, TOMBSTONE, Record
+from keyhaus.store.uses import Uses
 from keyhaus.store.views import Views
 
 ENTRY_BYTES: Final = 134  # what an entry takes beside its key's and its record's own bytes; measured
-DEADLINE_BYTES: Final = 110  # what an entry of the heap of deadlines takes
-DEADLINES_LEAST: Final = 1024
+CHURN_BYTES: Final = 44  # and more where keys come and go, since a dict takes more room then; measured
+DEADLINE_BYTES: Final = 126  # what an entry among the deadlines takes; measured
+DEADLINE_CHURN_BYTES: Final = (
+    130  # and more where keys go before their time: their deadlines stay for a while; measured
+)
+TOMBSTONE_BYTES: Final = ENTRY_BYTES + HEAD_BYTES  # beside its key's own bytes
 VERSION_BYTES: Final = 120  # what a kept version takes beside its bytes
 DEAD_DEADLINES_MAX: Final = 200_000  # past it stale rows of the expiry index wait for the sweeper to find them
 
@@ -73,7 +78,9 @@ class Keyspace:
         base_count, base_volatile: How many the base has of either.
         inexact: Whether these two are not exactly so.
         recounting: Whether they are being counted.
-        deadlines: A heap of (expires, key); an entry holds only if the record says the same (lazily dropped).
+        deadlines: When the active table's keys expire, the next one first.
+        entry_bytes: What an entry of the active table is taken to cost beside its key's and its record's own bytes.
+        uses: How its keys are used, where eviction wants to know.
         settling: Tables that the base has, of whose blind keys nobody has looked yet what it had before.
         landmarks: Some keys of the base, perhaps cut off, that RANDOMKEY goes out from.
         generation: The seqno of the commit that made it and the number of the operation in that commit.
@@ -81,7 +88,6 @@ class Keyspace:
     """
 
     __slots__ = (
-        "_deadlines_most",
         "added",
         "base_count",
         "base_volatile",
@@ -90,6 +96,7 @@ class Keyspace:
         "blind",
         "bytes",
         "deadlines",
+        "entry_bytes",
         "generation",
         "inexact",
         "landmarks",
@@ -100,6 +107,7 @@ class Keyspace:
         "retired",
         "sealed",
         "settling",
+        "uses",
         "versions",
         "views",
         "volatile",
@@ -117,14 +125,16 @@ class Keyspace:
         self.landmarks: list[bytes] = []
         self.based = self.below = False
         self._renew()
+        self.uses: Uses | None = None
+        self.entry_bytes = ENTRY_BYTES
+        self.views.dress(self)
 
     def _renew(self) -> None:
         self.records: dict[bytes, Record] = {}
         self.versions: dict[bytes, list[Record]] = {}
         self.ordered = OrderedKeys(self.records)
         self.blind: dict[bytes, None] = {}
-        self.deadlines: list[tuple[int, bytes]] = []
-        self._deadlines_most = DEADLINES_LEAST
+        self.deadlines = Deadlines(self.records)
         self.bytes = 0
         self.added = self.volatile = 0
 
@@ -152,26 +162,28 @@ class Keyspace:
         old = records.get(key)
         records[key] = record
         if old is None:
-            self.bytes += len(key) + len(record) + ENTRY_BYTES
+            self.bytes += len(key) + len(record) + self.entry_bytes
             if self.ordered.built:
                 self.ordered.add(key)
             if not self.below or not self._leave_below(key):
                 self.added += 1
+            if self.uses is not None:
+                self.uses.add(key)
         else:
             self.bytes += len(record) - len(old)
             if old[7]:
                 if old[7] & TOMBSTONE:
                     self.added += 1
+                    if self.uses is not None:
+                        self.uses.add(key)
                 elif old[7] & EXPIRES:
                     self.volatile -= 1
             if self.views.keep:
                 self._keep(key, old)
         if expires:
             self.volatile += 1
-            self.bytes += DEADLINE_BYTES
-            heappush(self.deadlines, (expires, key))
-            if len(self.deadlines) > self._deadlines_most:
-                self._rebuild_deadlines()
+            if old is None or not old[7] & EXPIRES or rec.expires_of(old) != expires:
+                self.push_deadline(expires, key)
 
     def delete(self, key: bytes, tombstone: Record | None) -> bool:
         """Deletes a key, leaving `tombstone` where one is given; whether it was there, as far as is known."""
@@ -184,11 +196,13 @@ class Keyspace:
         if old[7] & EXPIRES:
             self.volatile -= 1
         self.added -= 1
+        if self.uses is not None:
+            self.uses.remove(key)
         if tombstone is None:
             del records[key]
             if self.versions:
                 self.versions.pop(key, None)
-            self.bytes -= len(key) + len(old) + ENTRY_BYTES
+            self.bytes -= len(key) + len(old) + self.entry_bytes
         else:
             records[key] = tombstone
             self.bytes += len(tombstone) - len(old)
@@ -204,7 +218,7 @@ class Keyspace:
             return False
         assert tombstone is not None  # memory mode has nothing below
         self.records[key] = tombstone
-        self.bytes += len(key) + len(tombstone) + ENTRY_BYTES
+        self.bytes += len(key) + len(tombstone) + self.entry_bytes
         if self.ordered.built:
             self.ordered.add(key)
         if there:
@@ -285,7 +299,7 @@ class Keyspace:
         if record is not None and record[7] & TOMBSTONE and not self.below and rec.seqno_of(record) == seqno:
             del self.records[key]
             self.versions.pop(key, None)
-            self.bytes -= len(key) + len(record) + ENTRY_BYTES
+            self.bytes -= len(key) + len(record) + self.entry_bytes
 
     def seal(self) -> Table:
         """Closes the active table, which goes below an empty one."""
@@ -332,32 +346,32 @@ class Keyspace:
         keys: dict[bytes, None] = {}
         deadlines = self.deadlines
         for _ in range(most):
-            if not deadlines or deadlines[0][0] > now_ms:
+            first = deadlines.first()
+            if first is None or first[0] > now_ms:
                 break
-            entry = heappop(deadlines)
-            self.bytes -= DEADLINE_BYTES
-            if self._holds(entry):
-                keys[entry[1]] = None
+            if deadlines.holds(first):
+                keys[first[1]] = None
+            self.pop_deadline()
         return list(keys)
 
     def still_due(self, keys: list[bytes]) -> None:
         """Keys that `due` gave were not deleted: they come again."""
         for key in keys:
-            heappush(self.deadlines, (rec.expires_of(self.records[key]), key))
-            self.bytes += DEADLINE_BYTES
+            self.push_deadline(rec.expires_of(self.records[key]), key)
 
-    def _holds(self, entry: tuple[int, bytes]) -> bool:
-        """Whether the record still says what the entry says."""
-        record = self.records.get(entry[1])
-        return record is not None and bool(record[7] & EXPIRES) and rec.expires_of(record) == entry[0]
+    def push_deadline(self, expires: int, key: bytes) -> None:
+        """A record has got a deadline."""
+        self.bytes += DEADLINE_BYTES * (1 - self.deadlines.push(expires, key, self.volatile))
 
-    def _rebuild_deadlines(self) -> None:
-        """Drops the entries that no record confirms any more, and those that stand twice."""
-        before = len(self.deadlines)
-        self.deadlines = list({entry for entry in self.deadlines if self._holds(entry)})
-        self.bytes -= DEADLINE_BYTES * (before - len(self.deadlines))
-        heapify(self.deadlines)
-        self._deadlines_most = 4 * len(self.deadlines) + DEADLINES_LEAST
+    def pop_deadline(self) -> None:
+        """Takes the first deadline out."""
+        self.deadlines.pop()
+        self.bytes -= DEADLINE_BYTES
+
+    def weigh(self, entry_bytes: int) -> None:
+        """Counts something else for an entry from here on, and for those that are there."""
+        self.bytes += (entry_bytes - self.entry_bytes) * len(self.records)
+        self.entry_bytes = entry_bytes
 
 
 def as_of(table: Table | Keyspace, key: bytes, seqno: int) -> Record | None:

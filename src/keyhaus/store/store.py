@@ -27,6 +27,7 @@ from keyhaus.store.backup.online import Backups
 from keyhaus.store.changes import Changes
 from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
+from keyhaus.store.eviction import Evictor
 from keyhaus.store.flush import Flusher
 from keyhaus.store.gather import Gatherer
 from keyhaus.store.ground import Ground
@@ -106,6 +107,7 @@ class Store:
         self.sweeper = Sweeper(self, spawn)
         self.changes = Changes(self, spawn)
         self.backups: Backups | None = None
+        self.evictor = Evictor(self)
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
@@ -312,6 +314,7 @@ class Store:
             self.watches.touch_all(database, None, now)
         self.spaces[database] = Keyspace((seqno, number), self.views)
         self.mapped[database] = seqno
+        before.uses = None
         if before.below:
             self.dropped[before.generation] = seqno
         if self.snapshots.reaches(before):
@@ -339,9 +342,10 @@ class Store:
         records = table.records
         for _ in range(min(BURY_STEP, len(records))):
             records.popitem()
+        left = bool(records)
         if isinstance(table, Keyspace):
-            del table.deadlines[-BURY_STEP:]
-        if table.ordered.shrink(BURY_STEP) and not records:
+            left |= not table.deadlines.shrink(BURY_STEP)
+        if table.ordered.shrink(BURY_STEP) and not left:
             self._garbage.pop(0)
         if self._garbage:
             self.spawn.soon(self._free)
@@ -471,9 +475,14 @@ class Store:
             gate, self._gate = self._gate, Wait()
             gate.fire()
 
-    def reset_expired(self) -> None:
-        """CONFIG RESETSTAT: counts expired keys from here on."""
+    def unburied(self) -> int:
+        """How many tombstones wait to be removed."""
+        return len(self._buried)
+
+    def reset_counters(self) -> None:
+        """CONFIG RESETSTAT: counts expired and evicted keys from here on."""
         self._expired_before = self.expired_keys
+        self.evictor.evicted_keys = 0
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for INFO and the metrics; those about data are as of `synced`."""
@@ -495,7 +504,10 @@ class Store:
             "poisoned": "",
             "full": False,
             "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
+            "evicted_keys": self.evictor.evicted_keys,
             "keyspace": self._synced_counts if durable else self._count_keys(),
+            "used_bytes": self.evictor.used() + self.views.cache.size,
+            "overhead_bytes": self.evictor.overhead(),
             "keeping": self._keeping(),
             "backups": self.backups.statistics() if self.backups is not None else {},
             **facts,

@@ -71,7 +71,8 @@ class Sweeper:
         space = self._store.spaces[number]
         now = self._store.now()
         keys = space.due(now, SWEEP_KEYS_MAX)
-        more = bool(space.deadlines) and space.deadlines[0][0] <= now
+        first = space.deadlines.first()
+        more = first is not None and first[0] <= now
         if not keys:
             return more
         done = self._lapse(number, keys)

@@ -31,6 +31,7 @@ class Views:
         alarm: Told that much is kept.
         release: Tells the base that a view is not needed any more.
         free: Lets go of a table that nobody reads any more.
+        dress: Gives a new generation what eviction keeps of it.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class Views:
         self.dead_deadlines: list[bytes] = []
         self.release: Callable[[int], None] = lambda view: None
         self.free: Callable[[Any], None] = lambda table: None
+        self.dress: Callable[[Keyspace], None] = lambda space: None
         self._pins: dict[int, int] = {}
         self._held: dict[int, int] = {}
         self._retired: deque[tuple[int, Keyspace, Table]] = deque()
