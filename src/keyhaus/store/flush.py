@@ -51,6 +51,8 @@ LEVEL0_SLOW: Final = 12  # files that compaction has still to merge: from here o
 LEVEL0_STOP: Final = 40  # and here no further run is ingested
 JOURNAL_MEMTABLES: Final = 4  # a journal that many times longer than a memtable is a reason to flush
 LANDMARKS_MAX: Final = 256
+LANDMARKS_A_RUN: Final = 32
+SAMPLED_KEYS: Final = 10_000
 LANDMARK_BYTES: Final = 64
 
 
@@ -168,6 +170,8 @@ class Flusher:
         self._wanted = False
         if self._closed or store.last <= store.base_seqno:
             return self._end()
+        for space in store.spaces:
+            self._sample(space)
         tables = [(space, space.seal()) for space in store.spaces if space.records]
         dead, store.views.dead_deadlines = store.views.dead_deadlines, []
         self.sealed = Sealed(tables, self._meta(), dead)
@@ -224,7 +228,6 @@ class Flusher:
                 part.append(item)
                 size += len(item[1])
                 if len(part) == SLICE_ROWS or size > SLICE_BYTES:
-                    self._remember(space, part[0][0])
                     yield "add", (space.prefix, part)
                     part, size = [], 0
             if part:
@@ -233,12 +236,14 @@ class Flusher:
             yield "forget", (sealed.dead,)
         yield "finish", (layout.encode_meta(sealed.meta),)
 
-    def _remember(self, space: Keyspace, key: bytes) -> None:
-        """Landmarks: a sample of the keys, for RANDOMKEY."""
-        if len(space.landmarks) < LANDMARKS_MAX:
-            space.landmarks.append(key[:LANDMARK_BYTES])
-        else:
-            space.landmarks[self._random.randrange(LANDMARKS_MAX)] = key[:LANDMARK_BYTES]
+    def _sample(self, space: Keyspace) -> None:
+        """Landmarks: a sample of the keys, for RANDOMKEY; of those that came first, since to walk all takes long."""
+        step = max(1, min(len(space.records), SAMPLED_KEYS) // LANDMARKS_A_RUN)
+        for key in islice(space.records, 0, SAMPLED_KEYS, step):
+            if len(space.landmarks) < LANDMARKS_MAX:
+                space.landmarks.append(key[:LANDMARK_BYTES])
+            else:
+                space.landmarks[self._random.randrange(LANDMARKS_MAX)] = key[:LANDMARK_BYTES]
 
     def _send(self, writer: Helper, name: str, slices: Iterator[tuple[str, tuple[Any, ...]]]) -> None:
         pending = 0
