@@ -184,8 +184,8 @@ class Flushing(History):
         facts: dict[str, str] = {}
         with Link(server.port) as link:
             while not tally.reached.wait(self.random.uniform(0.01, 0.2)):
-                if self.random.random() < 0.12:
-                    self.kill_a_helper(server.pid, self.random.choice(("base", "run-writer", "run-writer")))
+                if self.random.random() < 0.2:
+                    self.kill_a_helper(server.pid, self.random.choice(("base", "run-writer")))
                 facts = info(link)
                 self.compactions += int(facts.get("compactions_running", 0))
             self.flushes += int(facts.get("flushes", 0))
@@ -253,7 +253,7 @@ def test_no_acknowledged_write_is_lost_across_flushes(
     assert acknowledged > 300 * cycles, "too little was acknowledged to mean anything"
     if durability == "always":
         assert flushes > cycles // 2, "hardly anything was flushed"
-        assert sum(helpers.values()) > cycles // 10, "the helpers were left alone"
+        assert cycles < 20 or sum(helpers.values()) > cycles // 10, "the helpers were left alone"
 
 
 # The model itself: each kind of damage is noticed.
