@@ -30,6 +30,7 @@ from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.session.hub import Hub
 from keyhaus.store.backup.online import Backups
+from keyhaus.store.backup.rebuild import refuse_unfinished
 from keyhaus.store.backup.writer import make_directory
 from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
@@ -132,6 +133,7 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     before = time.monotonic()
     archive = _archive(settings)
     try:
+        refuse_unfinished(OsDisk(directory))
         recovery.check_versions(OsDisk(directory))  # before the base is opened, which writes notes of its own
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))

@@ -2,8 +2,8 @@
 
 Restore and salvage both end here. Commits are not kept as such: they are applied in memory, as a server applies them,
 and every so many bytes become a run. The new database has a history of its own, and its first number lies above all
-that was ever seen of the old one (J8). The journal's manifest is written last: a directory without it is refused by a
-server once there are rows, so what was not finished is never taken for a database.
+that was ever seen of the old one (J8). A mark stands in the directory from the first step to the last, and a server
+refuses it: so what was not finished is never taken for a database.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from keyhaus.core.disk import Disk, OsDisk
+from keyhaus.core.errors import StorageError
 from keyhaus.core.limits import DATABASES
 from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Engine
@@ -33,6 +34,7 @@ from keyhaus.store.runs import RunBuilder
 
 RUN_BYTES: Final = 64 << 20  # of keys and values that are held in memory
 LOOK_UP: Final = 1000
+UNFINISHED: Final = "UNFINISHED"
 OVERHEAD: Final = 150  # of an entry, beside its own bytes
 
 RandomBytes = Callable[[int], bytes]
@@ -200,9 +202,10 @@ class Rebuild:
         """Makes it a database whose first number lies above `top`."""
         self.settle()
         self._engine.close()
-        write_journal(
-            OsDisk(self._directory), self.history, self.seqno, max(top, self.seqno), self.clock, self._random_bytes
-        )
+        disk = OsDisk(self._directory)
+        write_journal(disk, self.history, self.seqno, max(top, self.seqno), self.clock, self._random_bytes)
+        disk.remove(UNFINISHED)
+        disk.sync_directory(".")
 
     def close(self) -> None:
         """Gives up."""
@@ -231,7 +234,23 @@ def write_journal(disk: Disk, history: str, seqno: int, top: int, clock: int, ra
     manifests.replace(disk, Manifest(history, (line,)))
 
 
-def empty_directory(directory: Path) -> None:
-    """Raises FileExistsError where there is anything in a directory, OSError where it can't be looked at."""
+def begin_in(directory: Path) -> None:
+    """Marks an empty directory as one in which a database is in the making.
+
+    Raises FileExistsError where there is anything in it, OSError where it can't be written.
+    """
     if any(directory.iterdir()):
         raise FileExistsError(errno.EEXIST, "it is not empty", str(directory))
+    disk = OsDisk(directory)
+    file = disk.open(UNFINISHED, create=True)
+    try:
+        file.sync()
+    finally:
+        file.close()
+    disk.sync_directory(".")
+
+
+def refuse_unfinished(disk: Disk) -> None:
+    """Raises StorageError for a directory in which a database was never finished."""
+    if disk.exists(UNFINISHED):
+        raise StorageError("a restore or a salvage into it was not finished: remove the directory, then do it again")

@@ -24,7 +24,7 @@ from keyhaus.journal.reading import Kept, Stretch
 from keyhaus.store import layout
 from keyhaus.store.backup import form
 from keyhaus.store.backup.form import Backup
-from keyhaus.store.backup.rebuild import Rebuild, empty_directory
+from keyhaus.store.backup.rebuild import Rebuild, begin_in
 from keyhaus.store.backup.writer import make_directory
 from keyhaus.store.base import BASE
 
@@ -194,7 +194,7 @@ def restore(
     chosen = choose(disk, point, archive)
     backup = chosen.backup
     make_directory(directory)
-    empty_directory(directory)
+    begin_in(directory)
     lock = OsDisk(directory).lock("LOCK")
     try:
         _copy_base(disk, backup, directory / BASE, progress)

@@ -18,7 +18,7 @@ from keyhaus.core.spawn import random_bytes
 from keyhaus.engines import rocksdb_files
 from keyhaus.journal.format import FLUSH, PUT, SWAP, Frame
 from keyhaus.store import record as rec
-from keyhaus.store.backup.rebuild import Rebuild, empty_directory
+from keyhaus.store.backup.rebuild import Rebuild, begin_in
 from keyhaus.store.backup.writer import make_directory
 from keyhaus.store.base import BASE
 from keyhaus.store.layout import Generation, Meta
@@ -93,7 +93,7 @@ def salvage(source: Path, target: Path, archive: Disk | None = None, progress: P
     lock = disk.lock_to_read()
     try:
         make_directory(target)
-        empty_directory(target)
+        begin_in(target)
         mine = OsDisk(target).lock("LOCK")
         try:
             return _salvage(source, disk, target, archive, progress)
