@@ -204,8 +204,9 @@ class Rebuild:
         self._engine.close()
         disk = OsDisk(self._directory)
         write_journal(disk, self.history, self.seqno, max(top, self.seqno), self.clock, self._random_bytes)
-        disk.remove(UNFINISHED)
-        disk.sync_directory(".")
+        if disk.exists(UNFINISHED):
+            disk.remove(UNFINISHED)
+            disk.sync_directory(".")
 
     def close(self) -> None:
         """Gives up."""
