@@ -87,10 +87,8 @@ def test_each_setting_says_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALIASES))
 def test_an_alias_has_a_word_for_each_value_of_its_setting(name: str) -> None:
-    alias = ALIASES[name]
-    choices = TABLE[alias.setting].choices
-    assert choices is not None
-    for value in set(choices.values()):
+    setting = TABLE[ALIASES[name].setting]
+    for value in set(setting.choices.values()) if setting.choices is not None else (setting.least, setting.default):
         assert parse(name, show(name, value)) == value
 
 
