@@ -298,7 +298,8 @@ class Restarts(RuleBasedStateMachine):
     def the_count_is_exact_once_all_is_swept(self) -> None:
         for _ in range(20):
             self.spawn.settle()
-            if not any((first := space.deadlines.first()) and first[0] <= self.clock.ms for space in self.store.spaces):
+            firsts = [space.deadlines.first() for space in self.store.spaces]
+            if not any(first is not None and first[0] <= self.clock.ms for first in firsts):
                 break
             self.spawn.ring()
         for database, space in enumerate(self.visible(self.state)):

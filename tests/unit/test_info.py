@@ -86,9 +86,15 @@ def test_clients_are_counted(asker: Asker) -> None:
 
 
 def test_memory_is_measured(asker: Asker) -> None:
+    asker.database.run("SET", "a", "x" * 2_000_000)
     memory = asker.ask("memory")["memory"]
-    assert 0 <= int(memory["used_memory"]) <= int(memory["used_memory_peak"])
-    assert int(memory["used_memory_rss"]) > 1 << 20
+    assert 2_000_000 < int(memory["used_memory"]) < 2_001_000
+    assert int(memory["used_memory"]) == int(memory["used_memory_dataset"]) + int(memory["used_memory_overhead"])
+    assert int(memory["used_memory"]) <= int(memory["used_memory_rss"]) <= int(memory["used_memory_peak"])
+    assert memory["used_memory_human"] == "1.91M"
+    stats = asker.database.run("MEMORY", "STATS")
+    assert stats[b"total.allocated"] == stats[b"keys.bytes-per-key"] == int(memory["used_memory"])
+    assert abs(asker.database.run("MEMORY", "USAGE", "a") - stats[b"dataset.bytes"]) < 100
     assert memory["maxmemory_policy"] == "noeviction"
 
 

@@ -88,7 +88,7 @@ def test_each_setting_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ALIASES))
 def test_an_alias_has_a_word_for_each_value_of_its_setting(name: str) -> None:
     setting = TABLE[ALIASES[name].setting]
-    for value in [setting.default] if setting.choices is None else set(setting.choices.values()):
+    for value in set(setting.choices.values()) if setting.choices is not None else (setting.least, setting.default):
         assert parse(name, show(name, value)) == value
 
 

@@ -64,7 +64,7 @@ async def discard(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "WATCH",
     -2,
-    Flag.CONTROL | Flag.FAST,
+    Flag.CONTROL | Flag.FAST | Flag.UNTOUCHED,
     keys=Keys(1, -1),
     summary="Makes the next EXEC fail if one of the keys is changed before it.",
     since="2.2.0",

@@ -24,8 +24,8 @@ from keyhaus.core.limits import EVICTION_SLACK_BYTES, EVICTION_STEP_KEYS
 from keyhaus.core.settings import Policy
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE
-from keyhaus.store.keyspace import CHURN_BYTES, DEADLINE_CHURN_BYTES, ENTRY_BYTES, TOMBSTONE_BYTES, Keyspace
-from keyhaus.store.record import TOMBSTONE
+from keyhaus.store.keyspace import CHURN_BYTES, DEADLINE_CHURN_BYTES, ENTRY_BYTES, Keyspace
+from keyhaus.store.record import HEAD_BYTES, TOMBSTONE
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.uses import USE_BYTES, Frequency, Measure, Recency, Uses
 
@@ -57,6 +57,7 @@ class Evictor:
         self._policy: str = Policy.NOEVICTION
         self._samples = 0
         self._measure: Measure | None = None
+        self._entry_bytes = ENTRY_BYTES
         self._transaction = Transaction(store)
         self._pool: list[tuple[int, int, int, Keyspace, bytes]] = []  # rank, number, word, and whose they are
         self._pooled = 0
@@ -104,6 +105,8 @@ class Evictor:
             self._pool = []
             for space in store.spaces:
                 space.uses = None
+        evicts = self.limit and self._policy != Policy.NOEVICTION
+        self._entry_bytes = ENTRY_BYTES + (CHURN_BYTES if evicts else 0) + (USE_BYTES if self._measure else 0)
         for space in store.spaces:
             self._dress(space)
 
@@ -111,15 +114,14 @@ class Evictor:
         """Has a generation keep what the policy needs, and count what an entry takes under it."""
         if self._measure is not None and space.uses is None:
             space.uses = Uses(space.records, self._measure, self._store.random)
-        evicts = self.limit and self._policy != Policy.NOEVICTION
-        space.weigh(ENTRY_BYTES + (CHURN_BYTES if evicts else 0) + (0 if space.uses is None else USE_BYTES))
+        space.weigh(self._entry_bytes)
 
     # room
 
     def used(self) -> int:
         """What the data takes in memory, in bytes, about. What was deleted while a snapshot looks at it is no data."""
         store = self._store
-        used = -TOMBSTONE_BYTES * store.unburied()
+        used = -(self._entry_bytes + HEAD_BYTES) * store.unburied()
         for space in store.spaces:
             used += space.bytes
             if space.volatile and self._measure is not None:
@@ -129,10 +131,8 @@ class Evictor:
     def overhead(self) -> int:
         """How much of `used` there is only because keys come and go."""
         most = DEADLINE_CHURN_BYTES if self._measure is not None else 0
-        return sum(
-            (space.entry_bytes - ENTRY_BYTES) * len(space.records) + most * space.volatile
-            for space in self._store.spaces
-        )
+        more = self._entry_bytes - ENTRY_BYTES
+        return sum(more * len(space.records) + most * space.volatile for space in self._store.spaces)
 
     def make_room(self, *, needs_memory: bool) -> Wait | None:
         """Makes room before a command, in one step.

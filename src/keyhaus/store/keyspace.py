@@ -20,7 +20,7 @@ from keyhaus.store import record as rec
 from keyhaus.store.cache import ABSENT
 from keyhaus.store.deadlines import Deadlines
 from keyhaus.store.ordered import OrderedKeys
-from keyhaus.store.record import EXPIRES, HEAD_BYTES, TOMBSTONE, Record
+from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.uses import Uses
 from keyhaus.store.views import Views
 
@@ -30,7 +30,6 @@ DEADLINE_BYTES: Final = 126  # what an entry among the deadlines takes; measured
 DEADLINE_CHURN_BYTES: Final = (
     130  # and more where keys go before their time: their deadlines stay for a while; measured
 )
-TOMBSTONE_BYTES: Final = ENTRY_BYTES + HEAD_BYTES  # beside its key's own bytes
 VERSION_BYTES: Final = 120  # what a kept version takes beside its bytes
 DEAD_DEADLINES_MAX: Final = 200_000  # past it stale rows of the expiry index wait for the sweeper to find them
 

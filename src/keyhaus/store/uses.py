@@ -62,7 +62,7 @@ class Recency:
         return word
 
     def idle_seconds(self, word: int) -> int:
-        return ((self._clock() >> TICK_BITS) - self._begin - word << TICK_BITS) // 1_000_000_000
+        return ((self._clock() >> TICK_BITS) - self._begin - word + 1 << TICK_BITS) // 1_000_000_000
 
 
 class Frequency:
