@@ -15,6 +15,7 @@ import redis
 
 from keyhaus.core.disk import OsDisk
 from keyhaus.engines import rocksdb
+from keyhaus.journal import archive as archives
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
 from keyhaus.journal.format import COMMITS
@@ -235,8 +236,9 @@ def test_a_flipped_bit_in_an_archive_is_found(files: Path) -> None:
     for path in generator.sample(paths, 3):
         whole = path.read_bytes()
         header = 100
-        data = layout.HEADER_BYTES + 64 + generator.randrange((len(whole) - layout.HEADER_BYTES) // 2)
-        for offset in (header, data):
+        epoch = archives.read_header(whole[: layout.HEADER_BYTES], path.name).epoch
+        group = generator.choice(list(layout.groups(whole, epoch)))  # what lies between two is nobody's
+        for offset in (header, group.offset + generator.randrange(group.length)):
             flip(path, offset)
             (finding,) = damage(files / "archive")
             assert finding.file == f"{path.parent.name}/{path.name}", offset

@@ -32,6 +32,7 @@ from keyhaus.session.hub import Hub
 from keyhaus.store.backup.online import Backups
 from keyhaus.store.backup.rebuild import refuse_unfinished
 from keyhaus.store.backup.writer import make_directory
+from keyhaus.store.base import OPEN_RESERVE, give_up
 from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
 
@@ -137,10 +138,19 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
         recovery.check_versions(OsDisk(directory))  # before the base is opened, which writes notes of its own
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
-        try:
-            store = Store.open(
+
+        def recovered() -> Store:
+            return Store.open(
                 OsDisk(directory), spawn, settings=settings, ground=ground, writer=writer, archive=archive
             )
+
+        try:
+            try:
+                store = recovered()
+            except OSError as error:
+                if not give_up(directory / OPEN_RESERVE, error):
+                    raise
+                store = recovered()  # a start that failed may be run again (J6)
         except BaseException:
             ground.close()
             raise
