@@ -64,11 +64,15 @@ class Base:
         return self._engine.ingest(f"{self._runs}/{run}"), self._engine.stats()
 
     def reserve(self) -> None:
-        """Keeps room free for the next open and the next flush, as far as there is any."""
+        """Keeps room free for the next open and the next flush, where there is enough.
+
+        On a disk that is nearly full what is free for a moment is the journal's: of its manifest between two versions.
+        """
         for path, size in self.reserves.items():
             disk = os.statvfs(path.parent)
             free = disk.f_bavail * disk.f_frsize
-            _allocate(path, size if path.name == OPEN_RESERVE else min(size, free // 8))
+            if free >= 2 * OPEN_RESERVE_BYTES:
+                _allocate(path, size if path.name == OPEN_RESERVE else min(size, free // 8))
 
     def drop(self, start: bytes, end: bytes) -> None:
         self._engine.drop(start, end)
