@@ -227,7 +227,7 @@ def test_with_as_many_samples_as_keys_hardly_any_but_the_least_used_goes(policy:
     cache.settle()
     assert 15 < cache.store.evictor.evicted_keys < 30
     # A key whose place in the table another one has taken is unknown, and may go before its time.
-    assert sum(cache.exists(*map(str, used[:70]))) >= 60
+    assert sum(cache.exists(*map(str, used[:70]))) >= 55
 
 
 def test_lru_evicts_about_in_the_order_of_use() -> None:

@@ -104,6 +104,9 @@ def test_a_place_is_taken_from_who_is_hardly_used_and_hard_to_take_from_who_is(c
         entry = frequency.used(entry, 2)
     assert entry & 0xFFFFFF == 1
     assert count - 5 < frequency.rank(entry >> 24) <= count
+    for _ in range(100_000):
+        entry = frequency.used(entry, 2)
+    assert entry & 0xFFFFFF == 2
 
 
 def test_what_is_known_stays_known_as_the_table_grows(clock: Clock) -> None:
@@ -130,6 +133,7 @@ def test_a_deleted_key_leaves_nothing_to_its_successor(clock: Clock) -> None:
     for _ in range(50):
         uses.use(b"key:0")
     uses.remove(b"key:0")
+    assert uses.word_at_place(b"key:0") == 0
     uses.add(b"key:0")
     assert frequency.rank(uses.word(b"key:0")) == FREQUENCY_NEW
 

@@ -127,8 +127,6 @@ class Session:
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Before a command while there is a limit on memory: None where it may run now, else what `execute` gives."""
         queued = self.in_multi and not spec.flags & Flag.CONTROL
-        if queued and spec.flags & Flag.NO_MULTI:
-            return None  # it is refused in any case
         needs_memory = spec.needs_memory or (spec.name == "EXEC" and self._queue_needs_memory)
         try:
             wait = self._evictor.make_room(needs_memory=needs_memory)
