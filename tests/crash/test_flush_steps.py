@@ -192,3 +192,25 @@ def test_a_crash_at_a_step_of_a_flush_leaves_everything_once(step: str, pinned: 
     assert [opened.run(lambda tx: tx.count(), database) for database in range(3)] == [len(rows) for rows in model]
     opened.close()
     loop.close()
+
+
+@pytest.mark.parametrize("step", ["seal", "finish", "sync"])
+def test_the_run_outlives_a_base_that_ends_alone(step: str, tmp_path: Path) -> None:
+    """The base is opened again while the run is written or waits for it: the flush need not begin anew."""
+    loop = uvloop.new_event_loop()
+    opened = Opened(tmp_path, loop)
+    store = opened.store
+    assert store.flusher is not None and store.ground is not None
+    opened.run(lambda tx: [tx.put(b"%05d" % number, b"value") for number in range(KEYS)])
+    base = opened.helpers[0]
+
+    def reached(name: str) -> None:
+        if name == step:
+            base.kill()
+
+    store.flusher.on_step = reached
+    opened.flush()
+    assert (store.ground.restarts, store.flusher.failures, store.flusher.flushes) == (1, 0, 1)
+    assert opened.everything() == [{f"{number:05}": "value" for number in range(KEYS)}, {}, {}]
+    opened.close()
+    loop.close()

@@ -32,7 +32,7 @@ from keyhaus.session.hub import Hub
 from keyhaus.store.backup.online import Backups
 from keyhaus.store.backup.rebuild import refuse_unfinished
 from keyhaus.store.backup.writer import make_directory
-from keyhaus.store.base import OPEN_RESERVE, give_up
+from keyhaus.store.base import OPEN_RESERVE, give_up, remove_runs
 from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
 
@@ -136,6 +136,7 @@ async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     try:
         refuse_unfinished(OsDisk(directory))
         recovery.check_versions(OsDisk(directory))  # before the base is opened, which writes notes of its own
+        remove_runs(directory)
         ground = await _ground(directory, settings, spawn, loop)
         writer = ("keyhaus.store.runs:open_rocksdb", _place(directory, settings))
 

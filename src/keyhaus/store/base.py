@@ -99,7 +99,7 @@ class Base:
 
 
 def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Base:
-    """The base in a database's directory; runs that an earlier process left behind are removed.
+    """The base in a database's directory. A run that is in the making beside it, or waits to be ingested, stays.
 
     Two files keep room free, so that a full disk can be opened (the engine writes a little then), and flushed to once
     (J2). Each is given up when it is needed, and made anew once there is room.
@@ -112,12 +112,20 @@ def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Bas
     place = Path(directory)
     runs = place / RUNS
     runs.mkdir(mode=0o750, exist_ok=True)
-    for left in list(runs.iterdir()):
-        if left.name != RUN_RESERVE:
-            left.unlink()
     base = Base(_open_engine(place, options), str(runs))
     base.reserves = {place / OPEN_RESERVE: OPEN_RESERVE_BYTES, runs / RUN_RESERVE: run_bytes}
     return base
+
+
+def remove_runs(directory: Path) -> None:
+    """Takes away what an earlier process left of its runs: as a server starts, and before a run is begun.
+
+    Not when only the base is opened again, since the process that writes a run may live on.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for left in list((directory / RUNS).iterdir()):
+            if left.name != RUN_RESERVE:
+                left.unlink(missing_ok=True)
 
 
 def _open_engine(place: Path, options: dict[str, Any]) -> Engine:

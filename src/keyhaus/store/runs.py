@@ -16,7 +16,7 @@ from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Change, RunWriter
 from keyhaus.store import layout
 from keyhaus.store import record as rec
-from keyhaus.store.base import RUN_RESERVE, RUNS, give_up
+from keyhaus.store.base import RUN_RESERVE, RUNS, give_up, remove_runs
 from keyhaus.store.record import EXPIRES, TOMBSTONE
 
 _KEY = itemgetter(0)
@@ -96,9 +96,7 @@ class RunBuilder:
 def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int, name: str) -> RunBuilder:
     """A run in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
     runs = Path(directory) / RUNS
-    for left in list(runs.iterdir()):
-        if left.name != RUN_RESERVE:
-            left.unlink(missing_ok=True)
+    remove_runs(Path(directory))
 
     def open_writer() -> RunWriter:
         (runs / name).unlink(missing_ok=True)
