@@ -282,6 +282,19 @@ def test_an_eviction_is_a_deletion_with_a_commit_of_its_own(monkeypatch: pytest.
     assert len(commits) == cache.store.last
 
 
+def test_what_was_flushed_or_swapped_is_no_candidate_any_more() -> None:
+    cache = Cache("allkeys-lru")
+    for words in (("FLUSHALL",), ("SWAPDB", 0, 1), ("FLUSHDB",), ("PING",)):
+        for _ in range(1000):
+            cache.clock.ms += 1
+            assert cache.run("SET", cache.store.last, "x" * 1000) == "OK"
+        assert cache.run(*words) in ("OK", "PONG")
+    evicted = cache.store.evictor.evicted_keys
+    assert evicted > 500
+    cache.settle()
+    assert 0 < cache.used <= LIMIT
+
+
 def test_watch_sees_an_eviction() -> None:
     cache = Cache("allkeys-lru")
     cache.run("SET", "watched", "x")
@@ -317,6 +330,10 @@ def test_what_a_snapshot_looks_at_is_not_evicted_for() -> None:
     for _ in range(before // 2):
         assert cache.run("SET", cache.store.last, "x" * 100) == "OK"
     assert cache.count() > before * 0.9
+    cache.run("FLUSHALL")
+    assert cache.used == 0
+    assert cache.run("SET", "a", "x" * LIMIT) == "OK"
+    assert _refused(cache.run("SET", "b", "x")) or cache.exists("a") == [0]
     with_snapshot.close()
     cache.settle()
     assert cache.used <= LIMIT + 1000

@@ -121,9 +121,12 @@ class Evictor:
     def used(self) -> int:
         """What the data takes in memory, in bytes, about. What was deleted while a snapshot looks at it is no data."""
         store = self._store
-        used = -(self._entry_bytes + HEAD_BYTES) * store.unburied()
+        used = 0
+        unburied = store.unburied()
         for space in store.spaces:
             used += space.bytes
+            if unburied:
+                used -= (self._entry_bytes + HEAD_BYTES) * (len(space.records) - space.added)
             if space.volatile and self._measure is not None:
                 used += DEADLINE_CHURN_BYTES * space.volatile
         return used
@@ -246,10 +249,10 @@ class Evictor:
             while pool:
                 _, _, word, space, key = pool.pop(0)
                 record = space.records.get(key)
-                if record is None or record[7] & TOMBSTONE or space not in spaces:
-                    continue  # it is gone
-                if space.uses is not None and space.uses.word(key) == word:
-                    return space, key  # and it was not used meanwhile
+                if space.uses is None or record is None or record[7] & TOMBSTONE:
+                    continue  # its generation is gone, or it is
+                if space.uses.word(key) == word:  # it was not used meanwhile
+                    return space, key
             if not there:
                 return None
 

@@ -27,9 +27,7 @@ from keyhaus.store.views import Views
 ENTRY_BYTES: Final = 134  # what an entry takes beside its key's and its record's own bytes; measured
 CHURN_BYTES: Final = 44  # and more where keys come and go, since a dict takes more room then; measured
 DEADLINE_BYTES: Final = 126  # what an entry among the deadlines takes; measured
-DEADLINE_CHURN_BYTES: Final = (
-    130  # and more where keys go before their time: their deadlines stay for a while; measured
-)
+DEADLINE_CHURN_BYTES: Final = 130  # and more where keys go before their time, and their deadlines stay; measured
 VERSION_BYTES: Final = 120  # what a kept version takes beside its bytes
 DEAD_DEADLINES_MAX: Final = 200_000  # past it stale rows of the expiry index wait for the sweeper to find them
 
