@@ -16,6 +16,7 @@ from keyhaus.journal import manifest as manifests
 from keyhaus.journal.format import COMMITS
 from keyhaus.store.repair import check as checking
 from keyhaus.store.repair.findings import DAMAGE
+from keyhaus.store.repair.rows import BaseRows
 from tests.support.moments import OPTIONS, State, changes, command, served, state_at, told, work
 from tests.support.processes import HOST, keyhaus_server
 
@@ -60,6 +61,15 @@ def salvaged(files: Path, *words: str) -> tuple[dict[str, Any], State]:
     report = told("salvage", "data", "--to", "new", *words, directory=files)
     assert [finding for finding in checking.check(files / "new") if finding.kind == DAMAGE] == []
     return report, served(files, "new")
+
+
+def readable(files: Path) -> tuple[int, int]:
+    """How many records of the base can be read, and how many stretches can't."""
+    rows = BaseRows(files / "data" / "base")
+    try:
+        return len(list(rows.records())), len(rows.gaps)
+    finally:
+        rows.close()
 
 
 def flip(path: Path, offset: int) -> None:
@@ -195,7 +205,15 @@ def test_everything_but_a_damaged_block_comes_back(tmp_path: Path) -> None:
                 pipe.set(key, expected[key])
             pipe.execute()
     tables = sorted((tmp_path / "data" / "base").glob("*.sst"), key=lambda path: path.stat().st_size)
-    flip(tables[-1], tables[-1].stat().st_size // 2)
+    size = tables[-1].stat().st_size
+    whole, gaps = readable(tmp_path)
+    assert whole > 10_000 and gaps == 0
+    for place in range(3, 24, 4):
+        flip(tables[-1], size * place // 25)
+        rows, gaps = readable(tmp_path)
+        assert whole - 400 < rows < whole and gaps == 1, "one block, one stretch"
+        flip(tables[-1], size * place // 25)
+    flip(tables[-1], size // 2)
     report, state = salvaged(tmp_path)
     found = {key: value for key, (value, _) in state[0].items()}
     assert all(expected[key] == value for key, value in found.items())

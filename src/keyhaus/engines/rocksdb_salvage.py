@@ -39,12 +39,12 @@ def rows(database: Rdict, start: bytes, end: bytes) -> Iterator[Row | Gap]:
     options.set_verify_checksums(True)
     options.fill_cache(False)
     options.set_iterate_upper_bound(end)
-    walker = database.iter(options)
     files = database.live_files()
     bounds = sorted({file[side] for file in files for side in ("start_key", "end_key") if start < file[side] < end})
     begin: bytes | None = start
     while begin is not None:
         reached = begin
+        walker = database.iter(options)  # a new one: what has met a damaged block may fail again behind it
         walker.seek(begin)
         while walker.valid():
             reached = walker.key()
