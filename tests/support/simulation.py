@@ -157,8 +157,7 @@ class SimulatedDisk:
 
     def rename(self, old: str, new: str) -> None:
         self.step("rename", old)
-        if new in self.inodes:
-            self.room += len(self.inodes[new].cache)
+        self._give_back(new)
 
         def change(names: dict[str, Inode]) -> None:
             if old in names:
@@ -166,9 +165,22 @@ class SimulatedDisk:
 
         self._change(change)
 
+    def link(self, name: str, other: str) -> None:
+        self.step("link", name)
+        if other in self.inodes:
+            raise FileExistsError(errno.EEXIST, "there is such a simulated file", other)
+        inode = self.inodes[name]
+        self._change(lambda names: names.__setitem__(other, inode))
+
+    def _give_back(self, name: str) -> None:
+        """A name goes: with the last one of a file goes what it takes."""
+        inode = self.inodes.get(name)
+        if inode is not None and sum(other is inode for other in self.inodes.values()) == 1:
+            self.room += len(inode.cache)
+
     def remove(self, name: str) -> None:
         self.step("remove", name)
-        self.room += len(self.inodes[name].cache)
+        self._give_back(name)
         self._change(lambda names: names.__delitem__(name))
 
     def make_directory(self, name: str) -> None:

@@ -56,6 +56,10 @@ class Disk(Protocol):
 
     def rename(self, old: str, new: str) -> None: ...
 
+    def link(self, name: str, other: str) -> None:
+        """Gives a file a second name, which must be free."""
+        ...
+
     def remove(self, name: str) -> None: ...
 
     def make_directory(self, name: str) -> None: ...
@@ -197,6 +201,9 @@ class OsDisk:
 
     def rename(self, old: str, new: str) -> None:
         os.rename(self.root / old, self.root / new)
+
+    def link(self, name: str, other: str) -> None:
+        os.link(self.root / name, self.root / other)
 
     def remove(self, name: str) -> None:
         os.unlink(self.root / name)

@@ -3,8 +3,8 @@
     manifest = crc:8 hexadecimal digits, " ", JSON, "\\n", zeros up to 64 KiB
 
 The checksum is CRC32C over the JSON. It is replaced atomically: the next version is written beside it, synced, renamed
-over it, and the directory synced. The file beside it is kept allocated between two replacements, so that a full disk
-never stands in the way of one (J2).
+over it, and the directory synced. The version that was replaced then becomes the file beside it: its room is never
+given up in between, so that a full disk, or whoever else fills it, never stands in the way of a replacement (J2).
 
 The checksum and a JSON object with `version` are there in all versions, whatever else becomes of it: so a release that
 doesn't know a version says so.
@@ -24,8 +24,11 @@ from keyhaus.core.errors import Corruption, OtherFormat
 DIRECTORY: Final = "journal"
 NAME: Final = "journal/MANIFEST"
 NEXT: Final = "journal/MANIFEST.next"
+LAST: Final = "journal/MANIFEST.last"  # a second name of the one that is being replaced
 VERSION: Final = 1
 RESERVE_BYTES: Final = 64 << 10
+# Where a file can't have a second name its room is given up and taken again.
+_NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -115,16 +118,34 @@ def replace(disk: Disk, manifest: Manifest) -> None:
     """Makes `manifest` the one on disk, durably. Raises OSError."""
     body = msgspec.json.encode(manifest)
     text = b"%08x %b\n" % (crc32c(body), body)
+    if disk.exists(LAST):  # a replacement was cut off
+        disk.remove(LAST)
     file = disk.open(NEXT, create=True)
     try:
-        # In its whole length, over the room that was reserved: what the rename frees is what the next reserve takes.
+        # In its whole length, since it will be the room of a later one.
         file.write(text.ljust(RESERVE_BYTES, b"\0"), 0)
         file.sync()
     finally:
         file.close()
+    kept = _keep(disk)
     disk.rename(NEXT, NAME)
     disk.sync_directory(DIRECTORY)
+    if kept:
+        disk.rename(LAST, NEXT)
     reserve(disk)
+
+
+def _keep(disk: Disk) -> bool:
+    """Gives the file that is to be replaced a second name; whether it has one."""
+    if not disk.exists(NAME):
+        return False
+    try:
+        disk.link(NAME, LAST)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        return False
+    return True
 
 
 def reserve(disk: Disk) -> None:
