@@ -232,6 +232,25 @@ def test_a_flipped_bit_in_a_group_before_the_last_is_refused(where: str, files: 
     assert before.offset + before.length <= told <= victim.offset
 
 
+@pytest.mark.parametrize("damage", ["a bit", "zeros"])
+@pytest.mark.parametrize("side", ["before", "behind"])
+def test_damage_at_the_boundary_of_two_segments_is_refused(side: str, damage: str, files: Files, seed: int) -> None:
+    """The last group of a segment has nothing behind it there that proves it, the first one nothing before it."""
+    generator = random.Random(seed)
+    lines = [line for line in files.manifest.segments if files.commits(line)]
+    at = generator.randrange(len(lines) - 2)
+    line = lines[at] if side == "before" else lines[at + 1]
+    path = files.path(line)
+    victim = files.commits(line)[-1 if side == "before" else 0]
+    if damage == "a bit":
+        files.flip(path, victim.offset + generator.randrange(victim.length), generator.randrange(8))
+    else:
+        data = bytearray(path.read_bytes())
+        data[victim.offset : victim.offset + victim.length] = bytes(victim.length)
+        path.write_bytes(data)
+    assert refused(files, path.name) <= victim.offset
+
+
 def test_a_flipped_bit_in_the_last_group_before_a_clean_stop_is_refused(stopped: Files) -> None:
     line = stopped.manifest.segments[-1]
     victim = stopped.commits(line)[-1]
@@ -378,6 +397,35 @@ def test_a_torn_end_is_no_damage(
     tear(data, group, random.Random(seed))
     path.write_bytes(data)
     accepted(files, but_for=group.last - group.first + 1)
+
+
+@pytest.mark.parametrize("durability", ["everysec", "none"])
+@pytest.mark.parametrize("depth", [2, 4, 6])
+def test_any_pages_of_unsynced_groups_may_be_missing(
+    depth: int, durability: str, originals: dict[str, Files], tmp_path: Path, seed: int
+) -> None:
+    """Several groups deep: what is whole behind the first one that is not counts as little."""
+    generator = random.Random(seed + depth)
+    files = copied(originals[durability], tmp_path)
+    line = [line for line in files.manifest.segments if files.commits(line)][-1]
+    commits = files.commits(line)
+    proven = max(head.mark for head in files.groups(line))
+    torn = [group for group in commits if group.first > proven][-depth:]
+    assert len(torn) == depth, f"only {len(torn)} groups are not proven synced"
+    path = files.path(line)
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    behind = commits[-1].offset + commits[-1].length
+    data[behind:] = bytes(len(data) - behind)
+    pages = range(torn[0].offset // 4096, (behind - 1) // 4096 + 1)
+    begin = torn[0].offset
+    for page in generator.sample(pages, generator.randint(1, len(pages))):
+        first = max(page * 4096, begin)
+        data[first : (page + 1) * 4096] = bytes((page + 1) * 4096 - first)
+    path.write_bytes(data)
+    spans = [(group, slice(group.offset, group.offset + group.length)) for group in torn]
+    first_lost = next(group for group, span in spans if data[span] != whole[span])
+    accepted(files, but_for=commits[-1].last - first_lost.first + 1)
 
 
 @pytest.mark.parametrize("torn", [False, True])

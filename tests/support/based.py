@@ -74,6 +74,7 @@ class BasedStore:
     def start(self) -> None:
         self.spawn = SimulatedSpawn(self.random)
         self.spawn.factories = {"base": self._base, "writer": self._writer}
+        self.disk.empty("runs")
         ground = Ground(self.spawn, "base", ())
         opened: list[BaseException | None] = []
         ground.open(opened.append)
@@ -86,13 +87,10 @@ class BasedStore:
         self.spawn.settle()
 
     def _base(self) -> _Watched:
-        for name in self.disk.names("runs"):
-            self.disk.remove(f"runs/{name}")
         return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
 
     def _writer(self, name: str) -> _Watched:
-        for left in self.disk.names("runs"):
-            self.disk.remove(f"runs/{left}")
+        self.disk.empty("runs")
         return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
 
     def forget_rows(self) -> None:

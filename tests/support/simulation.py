@@ -183,6 +183,11 @@ class SimulatedDisk:
         self._give_back(name)
         self._change(lambda names: names.__delitem__(name))
 
+    def empty(self, directory: str) -> None:
+        """Removes every file of a directory."""
+        for name in self.names(directory):
+            self.remove(f"{directory}/{name}")
+
     def make_directory(self, name: str) -> None:
         pass
 

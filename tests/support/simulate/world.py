@@ -286,6 +286,7 @@ class World:
             snapshot_max_ms=choice((300, 5000, 100_000)),
             snapshot_max_bytes=choice((2000, 1 << 20)),
         )
+        self.disk.empty("runs")
         self.ground = ground = Ground(spawn, "base", ())
         opened: list[BaseException | None] = []
         ground.open(opened.append)
@@ -317,11 +318,10 @@ class World:
             self.counts["flushes"] += 1
 
     def _make_base(self) -> Base:
-        for name in self.disk.names("runs"):
-            self.disk.remove(f"runs/{name}")
         return Base(ModelEngine(self.disk, "base"), "runs")
 
     def _make_run(self, name: str) -> RunBuilder:
+        self.disk.empty("runs")
         return RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}"))
 
     @property
