@@ -98,11 +98,16 @@ def proportional_bytes(pid: int) -> int:
     The kernel walks their page tables for it: some 10 ms for a gigabyte, which a measurement of latencies would see.
     """
     total = 0
+    seen: set[bytes] = set()
     for member in family(pid):
         try:
+            command = Path(f"/proc/{member}/cmdline").read_bytes()
             lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
+        if command in seen:
+            continue  # between its vfork and its exec: this is its parent's memory, not another one
+        seen.add(command)
         total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total
 

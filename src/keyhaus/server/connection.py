@@ -354,7 +354,10 @@ class Connection(asyncio.Protocol):
                 self._write(out[0])
         if session.closing:
             self._ended = True
-        self._pump()
+        if self.codec.ready or self.codec.buffered() or self._more or self._read_paused or self._ended:
+            self._pump()
+        elif self._end_of_file:
+            self._close_if_done()
 
     # closing
 

@@ -45,7 +45,10 @@ RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
 FAILURES_WAITED: Final = 5  # after so many failures in a row, who would have to wait for a flush is told instead
 SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
-STOP_AT: Final = 1.25  # and here writers wait for its end
+AHEAD_NS: Final = (
+    2_000_000  # so far ahead of its time a writer may go on: timers count in milliseconds, and cost as much
+)
+STOP_AT: Final = 1.0  # and here writers wait for its end
 RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
 LEVEL0_SLOW: Final = 12  # files that compaction has still to merge: from here on writers are slowed down
 LEVEL0_STOP: Final = 40  # and here no further run is ingested
@@ -408,7 +411,7 @@ class Flusher:
             allowed /= max(1.0, store.ground_stats().get("level0_files", 0) / LEVEL0_SLOW)
             transaction.slot = max(now, self._free_ns)
             self._free_ns = transaction.slot + int(size / allowed * 1e9)
-            if transaction.slot <= now:
+            if transaction.slot <= now + AHEAD_NS:
                 return None
             self.stalls += 1
             self.stall_ms += (transaction.slot - now) // 1_000_000
