@@ -160,7 +160,8 @@ def _page(
                     return rows, key + b"\0" if options.reverse else key
                 rows.append((key, record))
         # What had expired was looked at and left out: without it the page would be short of its limit.
-        if following is None or tx.needs or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX:
+        ends = tx.cut is not None or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX
+        if following is None or tx.needs or ends:
             return rows, following
         if options.reverse:
             end = following

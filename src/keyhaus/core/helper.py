@@ -1,7 +1,7 @@
 """A helper's process: one object, called over a socket. Started as `python -m keyhaus.core.helper <descriptor> <name>`.
 
     frame   = length:4, MessagePack
-    first   = [factory, args, niceness]           from the parent; `factory` is "module:callable"
+    first   = [factory, args]                     from the parent; `factory` is "module:callable"
     request = [id, method, args]
     answer  = [id, true, result] | [id, false, class, message, extras]
 
@@ -127,9 +127,7 @@ class _Process:
             self._send()
 
     def _start(self, first: Any) -> None:
-        factory, args, niceness = first
-        if niceness:
-            os.nice(niceness)
+        factory, args = first
         try:
             self._target = make(factory, args)
         except Exception as error:

@@ -347,6 +347,8 @@ class Connection(asyncio.Protocol):
             if self._ended:
                 self._close_if_done()
             return
+        session.active_ns = self._hub.monotonic_ns()
+        session.count_reads()
         if not (session.muted and session.mutes()):
             out: list[bytes] = []
             self._hold(session, reply, out)
@@ -423,7 +425,12 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self, before_ns: int) -> None:
         """Closes a connection whose last command is older than `before_ns`, unless one is still running."""
-        if self._session is not None and self._session.active_ns < before_ns and self._waiting is None:
+        if (
+            self._session is not None
+            and self._session.active_ns < before_ns
+            and self._waiting is None
+            and not self._held
+        ):
             log.info("closing an idle connection", extra={"client": self.peer()})
             self.close()
 

@@ -50,8 +50,12 @@ class HelperProcess:
         self._lost: str | None = None
         self._socket, self._process = _start(name)
         self.pid = self._process.pid
+        if niceness:
+            # At once: the start of an interpreter takes as long as a small flush.
+            with contextlib.suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, self.pid, niceness)
         loop.add_reader(self._socket.fileno(), self._receive)
-        self._post((factory, args, niceness))
+        self._post((factory, args))
 
     def call(self, method: str, args: tuple[Any, ...], done: _Done) -> None:
         if self._lost is not None:
@@ -115,8 +119,15 @@ class HelperProcess:
         if not data:
             self._lose(f"the helper process {self._name} ({self.pid}) has ended")
             return
-        for number, fine, *rest in self._frames.feed(data):
-            if number != self._answered or self._lost is not None:  # closed by what an earlier answer led to
+        try:
+            frames = self._frames.feed(data)
+        except msgspec.MsgspecError as error:
+            return self._lose(f"the helper process {self._name} ({self.pid}) answered what can't be read: {error}")
+        for number, fine, *rest in frames:
+            if self._lost is not None:  # closed by what an earlier answer led to
+                break
+            if number != self._answered:
+                self._lose(f"the helper process {self._name} ({self.pid}) answered out of order")
                 break
             self._answered += 1
             done = self._calls.popleft()

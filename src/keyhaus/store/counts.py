@@ -137,6 +137,9 @@ class Counts:
         """Counts what the base has of a generation, in slices."""
         store = self._store
         view = store.views.hold()
+        for table in space.settling:
+            if table in space.sealed:  # not retired yet, but in the view that is counted
+                space.counted_into_base(table)
         assumed = (space.base_count, space.base_volatile)
         space.inexact, space.recounting = False, True
         for table in space.settling:

@@ -48,6 +48,8 @@ SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush i
 AHEAD_NS: Final = (
     2_000_000  # so far ahead of its time a writer may go on: timers count in milliseconds, and cost as much
 )
+SLOT_NS_MAX: Final = 500_000_000  # for longer nobody waits before it is looked at anew
+RATE_LEAST: Final = 0.02  # of the rate of flushing, however full it is
 STOP_AT: Final = 1.0  # and here writers wait for its end
 RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
 LEVEL0_SLOW: Final = 12  # files that compaction has still to merge: from here on writers are slowed down
@@ -325,7 +327,7 @@ class Flusher:
         for space, table in sealed.tables:
             prefix = space.prefix
             items = iter(table.records.items())
-            while cache.most and (part := list(islice(items, FOLLOW_ROWS))):
+            while (cache.most or len(cache)) and (part := list(islice(items, FOLLOW_ROWS))):
                 for key, record in part:
                     cache.follow(prefix + key, None if record[7] & TOMBSTONE else record)
                 yield
@@ -357,6 +359,7 @@ class Flusher:
     def _end(self) -> None:
         """An attempt is over: who waits for it looks again."""
         self.slow = False
+        self._free_ns = 0
         over, self._over = self._over, Wait()
         over.fire()
         self._look_again()
@@ -407,9 +410,9 @@ class Flusher:
             if now >= transaction.slot:
                 return None
         else:
-            allowed = self._rate * 2 * (STOP_AT - filled) / (STOP_AT - SLOW_FROM)
+            allowed = self._rate * max(RATE_LEAST, 2 * (STOP_AT - filled) / (STOP_AT - SLOW_FROM))
             allowed /= max(1.0, store.ground_stats().get("level0_files", 0) / LEVEL0_SLOW)
-            transaction.slot = max(now, self._free_ns)
+            transaction.slot = min(max(now, self._free_ns), now + SLOT_NS_MAX)
             self._free_ns = transaction.slot + int(size / allowed * 1e9)
             if transaction.slot <= now + AHEAD_NS:
                 return None

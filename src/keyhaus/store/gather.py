@@ -47,6 +47,12 @@ class Segment:
         self.covered: bytes | None = end if reverse else start
         self.complete = False
         self.rows = 0  # how many are to be fetched next
+        self.bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more of it is to be fetched: another one begins where it ends."""
+        return not self.complete and self.bytes >= PAGE_BYTES_MAX
 
     def holds(self, space: Keyspace, start: bytes, end: bytes | None, reverse: bool, heads: bool) -> bool:
         """Whether a walk over this range may use it, and go on with it."""
@@ -55,11 +61,16 @@ class Segment:
         if reverse:
             within = self.end is None or (end is not None and end <= self.end)
             reached = end == self.end or (end is not None and self.covered is not None and end >= self.covered)
+            if self.full and end == self.covered:
+                return False
             return start == self.start and within and (self.complete or reached)
+        if self.full and start == self.covered:
+            return False
         return end == self.end and start >= self.start and (self.complete or start <= (self.covered or b""))
 
     def add(self, rows: list[tuple[bytes, Record]], more: bool) -> None:
         prefix = len(self.space.prefix)
+        self.bytes += sum([len(row) + len(record) for row, record in rows])
         keys = [row[0][prefix:] for row in rows]
         self.records.update(zip(keys, (row[1] for row in rows), strict=True))
         if self.reverse:
@@ -131,7 +142,9 @@ class Gatherer:
     def _ask(self, view: int, wanted: list[tuple[Keyspace, bytes]]) -> None:
         def answered(result: list[Record | None] | None, error: BaseException | None) -> None:
             records = result if result is not None else [None] * len(wanted)
-            for (space, key), record in zip(wanted, records, strict=True):
+            if len(records) < len(wanted):
+                self._ask(view, wanted[len(records) :])  # what is here is as much as one answer may hold
+            for (space, key), record in zip(wanted, records, strict=False):
                 if error is None:
                     self._fill(view, space, key, record)
                 for told in self._asked.pop((view, space.prefix + key), ()):
@@ -147,7 +160,7 @@ class Gatherer:
         if view == views.newest and space.in_memory(key) is None:
             views.cache.put(space.prefix + key, record)
 
-    def page(self, view: int, segment: Segment, done: Callable[[BaseException | None], None]) -> None:
+    def page(self, gathered: Gathered, segment: Segment, done: Callable[[BaseException | None], None]) -> None:
         """Fetches the next rows of a range."""
         prefix = segment.space.prefix
         covered = segment.covered
@@ -158,14 +171,16 @@ class Gatherer:
 
         def answered(result: Any, error: BaseException | None) -> None:
             if error is None:
+                before = segment.bytes
                 segment.add(*result)
+                gathered.bytes += segment.bytes - before
             done(error)
 
         ground = self._store.ground
         assert ground is not None
         behind = layout.behind(prefix) if high is None else prefix + high
         arguments = (prefix + low, behind, segment.rows, PAGE_BYTES_MAX, segment.reverse, segment.heads)
-        ground.call("page", view, arguments, answered)
+        ground.call("page", gathered.view, arguments, answered)
 
     def gather(self, gathered: Gathered, needs: list[Any]) -> Wait:
         """Fetches what a run has noted: (space, key) for a row, a Segment for more of a range, a Keyspace to count."""
@@ -182,7 +197,7 @@ class Gatherer:
 
         for need in needs:
             if isinstance(need, Segment):
-                self.page(gathered.view, need, settled)
+                self.page(gathered, need, settled)
             elif isinstance(need, tuple):
                 self._row_of(gathered, need[0], need[1], settled)
             else:

@@ -21,6 +21,7 @@ from keyhaus.store.layout import Meta
 log = logging.getLogger("keyhaus.store")
 
 RESTART_MS: Final = 200
+DEATHS_MAX: Final = 3  # in a row without an answer: then what was asked first is not asked again
 FILE: Final = "base"  # as errors name it
 
 Done: TypeAlias = Callable[[Any, BaseException | None], None]
@@ -45,6 +46,7 @@ class Ground:
         self._next = 0
         self._closed = self._starting = False
         self._ingesting: tuple[int, Done] | None = None
+        self._deaths = 0  # of the helper, since it last answered
         self._refused: OSError | None = None  # why the engine did not take the run, unless it did
         self.meta: Meta | None = None
         self.view = 0
@@ -93,6 +95,7 @@ class Ground:
                 return  # of an earlier life: it was asked again
             if isinstance(error, HelperLost):
                 return self._lost()
+            self._deaths = 0
             del self._calls[number]
             done(result, error if view is None or error is None else _unreadable(error))
 
@@ -123,10 +126,15 @@ class Ground:
         self.meta, self.stats = meta, stats
         self.view += 1
 
+    def _counted(self, stats: Any, error: BaseException | None) -> None:
+        if error is None:
+            self.stats = stats
+
     def _lost(self) -> None:
         if self._closed or self._starting:
             return
         log.error("the process that keeps the base has ended: it is started again")
+        self._deaths += 1
         self._starting = True
         self._spawn.later(RESTART_MS, self._restart)
 
@@ -168,16 +176,27 @@ class Ground:
     def _not_opened(self, error: BaseException) -> None:
         """It is tried again; who waits to read is told, since nobody knows for how long."""
         log.error("the base could not be opened again: %s", error)
+        self._deaths += 1
         self._spawn.later(10 * RESTART_MS, self._restart)
         if isinstance(error, HelperLost):
-            return
+            if self._deaths < DEATHS_MAX:
+                return
+            error = StorageError("the process that keeps the base ends as it starts; its log says why")
         for number, (_, view, _, done) in list(self._calls.items()):
             if view is not None and self._calls.pop(number, None) is not None:
                 done(None, _unreadable(error))
 
     def _resume(self, meta: Meta | None) -> None:
         """The helper is there again: what it was asked is asked again."""
+        before, now = (0 if one is None else one.seqno for one in (self.meta, meta))
+        if now < before:
+            # What it had is released from the journal: nothing that it says now can be trusted.
+            assert self._helper is not None
+            self._helper.close()
+            return self._not_opened(StorageError(f"the base had everything up to {before}, and now only up to {now}"))
         self._starting = False
+        if self._deaths >= DEATHS_MAX:
+            self._give_up_first()
         waiting = list(self._calls)
         ingesting = self._ingesting
         if ingesting is not None:
@@ -188,6 +207,7 @@ class Ground:
                     del self._calls[number]
                 self._shift = self.view + 1
                 ingesting[1]((0, {}), None)
+                self.call("stats", None, (), self._counted)
             else:
                 self._shift = self.view
                 if not numbers:
@@ -197,6 +217,13 @@ class Ground:
         for number in waiting:
             if number in self._calls:
                 self._send(number)
+
+    def _give_up_first(self) -> None:
+        """The helper dies again and again: of the read that it meets first, as it seems."""
+        for number, (_, view, _, done) in list(self._calls.items()):
+            if view is not None:
+                del self._calls[number]
+                return done(None, StorageError("the base can't be read: its process ends over it; its log says why"))
 
     def close(self) -> None:
         """Ends the helper once it has done what it was asked."""

@@ -13,6 +13,7 @@ been absent, and is remembered as blind until somebody has looked (S5).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from keyhaus.store import layout
@@ -197,8 +198,7 @@ class Keyspace:
             self.uses.remove(key)
         if tombstone is None:
             del records[key]
-            if self.versions:
-                self.versions.pop(key, None)
+            self._forget_versions(key)
             self.bytes -= len(key) + len(old) + self.entry_bytes
         else:
             records[key] = tombstone
@@ -290,12 +290,16 @@ class Keyspace:
             if self.views.version_bytes > self.views.version_bytes_alarm:
                 self.views.alarm()
 
+    def _forget_versions(self, key: bytes) -> None:
+        if self.versions:
+            self.views.version_bytes -= version_bytes(self.versions.pop(key, ()))
+
     def bury(self, key: bytes, seqno: int) -> None:
         """Removes the tombstone of a deletion that is synced, if it still stands and hides nothing."""
         record = self.records.get(key)
         if record is not None and record[7] & TOMBSTONE and not self.below and rec.seqno_of(record) == seqno:
             del self.records[key]
-            self.versions.pop(key, None)
+            self._forget_versions(key)
             self.bytes -= len(key) + len(record) + self.entry_bytes
 
     def seal(self) -> Table:
@@ -369,6 +373,11 @@ class Keyspace:
         """Counts something else for an entry from here on, and for those that are there."""
         self.bytes += (entry_bytes - self.entry_bytes) * len(self.records)
         self.entry_bytes = entry_bytes
+
+
+def version_bytes(versions: Iterable[Record]) -> int:
+    """What kept versions take."""
+    return sum(len(version) + VERSION_BYTES for version in versions)
 
 
 def as_of(table: Table | Keyspace, key: bytes, seqno: int) -> Record | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyhaus.core.errors import SnapshotTooOld
 from keyhaus.core.limits import PAGE_BYTES_MAX
+from keyhaus.core.spawn import Timer
 from keyhaus.core.wait import Wait
 from keyhaus.store import layout
 from keyhaus.store import record as rec
@@ -47,6 +48,7 @@ class Snapshot:
         self.counts = [(space.count, space.exact()) for space in self.spaces]
         self.ended: SnapshotTooOld | None = None
         self.closed = self.saw_expired = False
+        self.timer: Timer | None = None
 
     def close(self) -> None:
         """Lets go of what it retains. Doing it twice is doing it once."""
@@ -203,7 +205,8 @@ class Snapshots:
         snapshot = Snapshot(self._store)
         self._open.append(snapshot)
         self._store.views.keep = snapshot.seqno
-        self._store.spawn.later(self._store.settings.integer("snapshot-max-ms"), lambda: self._too_old(snapshot))
+        age = self._store.settings.integer("snapshot-max-ms")
+        snapshot.timer = self._store.spawn.later(age, lambda: self._too_old(snapshot))
         return snapshot
 
     def _too_old(self, snapshot: Snapshot) -> None:
@@ -217,6 +220,8 @@ class Snapshots:
 
     def remove(self, snapshot: Snapshot) -> None:
         self._open.remove(snapshot)
+        if snapshot.timer is not None:
+            snapshot.timer.cancel()
         views = self._store.views
         views.unpin(snapshot.view)
         if not self._open:
@@ -237,7 +242,7 @@ class Snapshots:
     def retained(self) -> int:
         """How many bytes snapshots and other readers of older views retain, about."""
         views = self._store.views
-        return views.version_bytes + views.retired_bytes
+        return views.version_bytes + views.retired_bytes + self._store.unfreed_bytes()
 
     def check_soon(self) -> None:
         """More is retained than before."""

@@ -31,7 +31,7 @@ from keyhaus.store.eviction import Evictor
 from keyhaus.store.flush import Flusher
 from keyhaus.store.gather import Gatherer
 from keyhaus.store.ground import Ground
-from keyhaus.store.keyspace import Keyspace, Table
+from keyhaus.store.keyspace import Keyspace, Table, version_bytes
 from keyhaus.store.layout import Generation, Meta
 from keyhaus.store.record import tombstone
 from keyhaus.store.snapshot import Snapshot, Snapshots
@@ -71,7 +71,7 @@ class Store:
         self.settings = settings or Settings()
         databases = self.settings.integer("databases")
         self.views = Views()
-        self.settings.observe("cache-bytes", self.views.cache.resize)
+        self.settings.observe("cache-bytes", self._resize_cache)
         self.views.free = self._drop
         self.spaces = [Keyspace((0, number), self.views) for number in range(databases)]
         self.mapped = [0] * databases
@@ -112,6 +112,17 @@ class Store:
 
     def _set_max_bytes(self, most: int) -> None:
         self._max_bytes = most
+
+    def _resize_cache(self, most: int) -> None:
+        self.views.cache.resize(most)
+        self._trim_cache()
+
+    def _trim_cache(self) -> None:
+        """Gives back in slices what a smaller cache has no room for."""
+        cache = self.views.cache
+        cache.trim(FREE_STEP)
+        if cache.size > cache.most:
+            self.spawn.soon(self._trim_cache)
 
     def _set_durability(self, durability: str) -> None:
         self._everysec = durability == Durability.EVERYSEC
@@ -320,6 +331,7 @@ class Store:
             self.dropped[before.generation] = seqno
         if self.snapshots.reaches(before):
             self._unfreed.append(before)
+            self.snapshots.check_soon()
         else:
             self._drop(before)
 
@@ -333,6 +345,9 @@ class Store:
 
     def _drop(self, table: Keyspace | Table) -> None:
         """Frees what nobody reads any more in slices: millions of records at once would stall every client."""
+        if table.versions:
+            self.views.version_bytes -= sum(map(version_bytes, table.versions.values()))
+            table.versions = {}
         if table.records:
             self._garbage.append(table)
             if len(self._garbage) == 1:
@@ -476,6 +491,10 @@ class Store:
             gate, self._gate = self._gate, Wait()
             gate.fire()
 
+    def unfreed_bytes(self) -> int:
+        """What generations take in memory that were dropped while snapshots reach them."""
+        return sum(space.bytes + sum(table.bytes for table in space.sealed) for space in self._unfreed)
+
     def unburied(self) -> int:
         """How many tombstones wait to be removed."""
         return len(self._buried)
@@ -516,11 +535,11 @@ class Store:
 
     def _keeping(self) -> dict[str, Any]:
         """What is kept in memory, and what lies below it."""
-        cache, views, ground = self.views.cache, self.views, self.ground
+        cache, ground = self.views.cache, self.ground
         facts: dict[str, Any] = {
             "snapshots": len(self.snapshots),
             "snapshots_ended": self.snapshots.ended,
-            "snapshot_retained_bytes": views.version_bytes + views.retired_bytes,
+            "snapshot_retained_bytes": self.snapshots.retained(),
         }
         if ground is not None and self.flusher is not None:
             looked_up = cache.hits + cache.misses

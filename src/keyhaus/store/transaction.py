@@ -45,6 +45,7 @@ class Transaction:
         waits_for_sync: Its reply leaves only once it is synced, whatever durability the asker has (WAITAOF).
         needs: What has to be fetched before it can be run again; anything that it did until then is worth nothing.
         atomic: Whether nothing may be read as of an earlier moment (EXEC).
+        cut: Where the page that was read last ended early, since so much had to be fetched for it; None where it did not.
         slot: When a stalled commit may go on, in nanoseconds; 0 where it was not stalled.
     """
 
@@ -56,6 +57,7 @@ class Transaction:
         "_spaces",
         "atomic",
         "carries_time",
+        "cut",
         "database",
         "depends",
         "misses",
@@ -81,6 +83,7 @@ class Transaction:
         self.atomic = False
         self.slot = 0
         self._gathered: Gathered | None = None
+        self.cut: bytes | None = None
         self._choice = 0.0  # RANDOMKEY's, so that it chooses the same when it is run again
         # What the operations up to `_applied` made of things: per database its own records (None: deleted), and the
         # generations that lie under the numbers where it flushed or swapped.
@@ -226,6 +229,7 @@ class Transaction:
     ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
         """`scan` without waiting: whatever is not in order yet is put in order at once."""
         self.depends = max(self.depends, self.store.last)
+        self.cut = None
         rows: list[tuple[bytes, Record]] = []
         for looked_at, (key, record) in enumerate(self._walk(start, end, reverse, limit, heads)):
             if looked_at == limit:
@@ -233,7 +237,7 @@ class Transaction:
                 return rows, key + b"\0" if reverse else key
             if self._visible(record):
                 rows.append((key, record))
-        return rows, None
+        return rows, self.cut
 
     def _visible(self, record: Record) -> bool:
         if record[7] & EXPIRES and rec.expires_of(record) <= self.now():
@@ -259,10 +263,14 @@ class Transaction:
             keys = (key for key in own if key >= start and (end is None or key < end))
             sources.append(iter(sorted(keys, reverse=reverse)))
         if segment is not None:
+            if segment.full:
+                self.cut = segment.covered  # a page ends where enough was fetched for it
             sources.append(self._fetched(segment, start, end))
         before: bytes | None = None
         for key in sources[0] if len(sources) == 1 else heapq.merge(*sources, reverse=reverse):
             if self.needs or (key < start if reverse else (end is not None and key >= end)):
+                return
+            if self.cut is not None and (key < self.cut if reverse else key >= self.cut):
                 return
             if key == before:
                 continue
@@ -297,7 +305,7 @@ class Transaction:
     def _fetched(self, segment: Segment, start: bytes, end: bytes | None) -> Iterator[bytes]:
         keys = segment.fetched(start, end)
         yield from (reversed(keys) if segment.reverse else keys)
-        if not segment.complete:
+        if not segment.complete and not segment.full:
             self.needs[segment] = None
 
     def all(self) -> Iterator[tuple[bytes, Record]]:
@@ -441,6 +449,7 @@ class Transaction:
         """Forgets what was fetched, once the command has its reply."""
         gathered, self._gathered = self._gathered, None
         self._choice = 0.0
+        self.slot = 0
         if gathered is not None:
             self.store.views.unpin(gathered.view)
 

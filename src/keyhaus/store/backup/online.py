@@ -98,9 +98,14 @@ class Backups:
     def _look_at_earlier(self) -> None:
         disk = OsDisk(self.directory, read_only=True)
         try:
-            found, _ = form.readable(disk)
-        except OSError:
+            found, damaged = form.readable(disk)
+        except FileNotFoundError:
             return
+        except (OSError, StorageError) as error:
+            log.warning("the backups in %s can't be read: %s", self.directory, error)
+            return
+        for damage in damaged:
+            log.warning("a backup is damaged: %s", damage)
         if found:
             self.last_ms = found[-1].ended_ms
 
@@ -156,7 +161,10 @@ class Backups:
         self._facts = msgspec.to_builtins(Facts(store.history, seqno, clock, 0))
         keep = store.settings.integer("backup-keep")
         args = (running.directory, self._data, f"{self._data}/{CHECKPOINT}", keep)
-        self._helper = store.spawn.helper("backup-writer", FACTORY, args, background=True)
+        try:
+            self._helper = store.spawn.helper("backup-writer", FACTORY, args, background=True)
+        except OSError as error:
+            return self._failed(error)
         self._ask("prepare", (store.history,), self._prepared)
 
     def _ask(
