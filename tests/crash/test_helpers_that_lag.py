@@ -14,6 +14,7 @@ import pytest
 
 from keyhaus.core.errors import Corruption, SnapshotTooOld, StorageError
 from keyhaus.store import counts, flush
+from keyhaus.store.record import value_of
 from keyhaus.store.transaction import Transaction
 from tests.support.based import BasedStore
 
@@ -397,3 +398,114 @@ def step(it: BasedStore, model: set[bytes], where: str) -> None:
             it.spawn.turn()
         case _:
             it.spawn.work(it.random.choice(it.spawn.workers))
+
+
+# Bounds
+
+
+def test_a_row_cache_that_is_turned_off_tells_nothing_stale() -> None:
+    it = world()
+    assert [it.until(it.get(key)) for key in (b"old", b"other")] == [b"1", b"1"]
+    it.store.settings.put("cache-bytes", 0)
+    it.until(it.put(b"old", b"2"))
+    it.until(it.delete(b"other"))
+    it.flush()
+    it.store.settings.put("cache-bytes", 1 << 20)
+    assert [it.until(it.get(key)) for key in (b"old", b"other")] == [b"2", None]
+    assert it.until(it.count()) == 2
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_page_of_large_cold_values_ends_before_it_takes_much_memory(reverse: bool) -> None:
+    it = BasedStore(cache_bytes=0, memtable_bytes=1 << 30, journal_segment_bytes=8 << 20)
+    keys = [b"%04d" % number for number in range(60)]
+    for key in keys:
+        it.until(it.put(key, key * (1 << 18)))  # a megabyte
+    it.flush()
+    it.until(it.put(b"0001x", b"in memory"))
+    it.until(it.put(b"0050x", b"in memory"))
+    found: list[bytes] = []
+    start, end = b"", None
+    pages = 0
+    while True:
+        fetched: list[int] = []
+
+        def command(
+            tx: Transaction, start: bytes = start, end: bytes | None = end, fetched: list[int] = fetched
+        ) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+            rows, following = tx.page(start, end, 10_000, reverse=reverse)
+            fetched.append(sum(len(record) for _, record in rows))
+            return [(key, value_of(record)[:4]) for key, record in rows], following
+
+        rows, following = it.until(it.ask(command))
+        assert fetched[-1] < 40 << 20
+        found += [key for key, _ in rows]
+        assert all(key.startswith(value) or value == b"in m" for key, value in rows)
+        pages += 1
+        if following is None:
+            break
+        start, end = (start, following) if reverse else (following, end)
+    assert pages > 1
+    assert found == sorted([*keys, b"0001x", b"0050x"], reverse=reverse)
+
+
+def test_many_large_cold_rows_come_in_several_answers() -> None:
+    it = BasedStore(cache_bytes=0, memtable_bytes=1 << 30, journal_segment_bytes=8 << 20)
+    keys = [b"%04d" % number for number in range(40)]
+    for key in keys:
+        it.until(it.put(key, key * (1 << 18)))
+    it.flush()
+    answers: list[int] = []
+    it.after = lambda helper, method: answers.append(1) if method == "get" else None
+    found = it.until(it.ask(lambda tx: [tx.get(key) for key in keys]))
+    assert [value_of(record)[:4] for record in found] == keys
+    assert len(answers) > 1
+
+
+def test_a_read_that_ends_the_helper_again_and_again_is_given_up() -> None:
+    it = world(cache_bytes=0)
+
+    def dies(helper: str, method: str) -> None:
+        if method == "get":
+            it.base.lose()
+
+    it.fails = dies
+    asked = it.get(b"old")
+    for _ in range(30):
+        it.settle()
+        if asked.done:
+            break
+        assert it.spawn.ring()
+    with pytest.raises(StorageError, match="its process ends over it"):
+        asked.result()
+    it.fails = lambda helper, method: None
+    assert it.until(it.get(b"other")) == b"1"
+
+
+def test_a_dropped_generation_counts_as_retained_while_a_snapshot_reaches_it() -> None:
+    it = BasedStore(snapshot_max_bytes=1 << 20)
+    for number in range(150):
+        it.until(it.put(b"%d" % number, b"v" * 10_000))
+    first = it.store.snapshot()
+    it.until(it.ask(lambda tx: tx.flush(0)))
+    it.settle()
+    assert first.ended is not None, "it retains a megabyte and a half"
+    assert it.store.snapshots.retained() == 0
+
+
+def test_versions_that_go_with_their_table_are_retained_no_more() -> None:
+    it = BasedStore()
+    first = it.store.snapshot()
+    for round_ in range(5):
+        for number in range(20):
+            it.until(it.put(b"%d" % number, b"%d" % round_ * 1000))
+        second = it.store.snapshot()  # there is always one
+        it.until(it.put(b"0", b"again"))
+        it.flush()
+        first.close()
+        first = second
+        it.settle()
+        assert it.store.snapshots.retained() < 60_000
+    first.close()
+    it.settle()
+    assert it.store.snapshots.retained() == 0

@@ -346,7 +346,8 @@ class Store:
     def _drop(self, table: Keyspace | Table) -> None:
         """Frees what nobody reads any more in slices: millions of records at once would stall every client."""
         if table.versions:
-            self.views.version_bytes -= sum(map(version_bytes, table.versions.values()))
+            if len(self.snapshots):  # else all of them are forgotten at once
+                self.views.version_bytes -= sum(map(version_bytes, table.versions.values()))
             table.versions = {}
         if table.records:
             self._garbage.append(table)

@@ -45,7 +45,7 @@ class Transaction:
         waits_for_sync: Its reply leaves only once it is synced, whatever durability the asker has (WAITAOF).
         needs: What has to be fetched before it can be run again; anything that it did until then is worth nothing.
         atomic: Whether nothing may be read as of an earlier moment (EXEC).
-        cut: Where the page that was read last ended early, since so much had to be fetched for it; None where it did not.
+        cut: Where the page that was read last ended early, since much had to be fetched for it; None where it did not.
         slot: When a stalled commit may go on, in nanoseconds; 0 where it was not stalled.
     """
 
