@@ -10,6 +10,7 @@ import pytest
 
 from keyhaus.core.errors import DiskFull, Poisoned, StorageError
 from keyhaus.store import flush
+from keyhaus.store.transaction import Transaction
 from tests.support.based import Asked, BasedStore
 
 MIB = 1 << 20
@@ -231,3 +232,27 @@ def test_the_sweeper_that_may_not_commit_leaves_the_memtables_size_alone() -> No
         it.spawn.ring()
         it.settle()
     assert it.store.flusher.active_bytes() == before
+
+
+def test_nobody_waits_long_for_a_slot_after_a_large_commit() -> None:
+    """A large commit at the very end of the room takes a slot of many seconds: those behind it do not wait for that."""
+    it = small()
+    assert it.store.flusher is not None
+    it.until(it.put(b"first", VALUE))
+    it.begin_flush()
+    it.turns()
+    number = 0
+    while it.store.flusher.active_bytes() < 0.97 * flush.STOP_AT * MIB:
+        it.clock.ms += 1000
+        it.put(b"%d" % number, b"v" * 5_000)
+        it.turns()
+        number += 1
+    it.clock.ms += 1000
+    it.put(b"large", b"v" * 20_000)
+    it.turns()
+    transaction = Transaction(it.store)
+    transaction.put(b"next", b"v")
+    it.store.flusher.stall(transaction, 4 * MIB, False)
+    behind = Transaction(it.store)
+    it.store.flusher.stall(behind, 10, False)
+    assert behind.slot - it.store.monotonic_ns() <= flush.SLOT_NS_MAX
