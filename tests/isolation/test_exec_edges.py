@@ -111,7 +111,9 @@ def test_a_watched_key_that_expired_aborts_exec_although_there_was_no_room(monke
     bench.run(bench.one, b"SET", b"other", b"1")
     bench.clock.ms += 1000
     bench.without_room(monkeypatch, 1)
+    last = bench.store.last
     assert bench.run(bench.one, b"EXEC") is NULL_ARRAY
+    assert bench.store.last == last + 1, "it rests on an expiry, whose time is committed (S6)"
     assert bench.run(bench.one, b"EXISTS", b"other") == 0
 
 

@@ -372,12 +372,12 @@ class Session:
     def _changed(self, mark: Mark) -> bool:
         """Whether a watched key was changed (T7) or has expired since; the answer depends on all that was."""
         store, tx = self._hub.store, self._tx
-        if not mark.dirty and store.watches.expired(mark, tx.now()):
-            tx.carries_time = True
-            mark.dirty = True
-        if mark.dirty:
-            tx.depends = max(tx.depends, store.last)
-        return mark.dirty
+        if not mark.dirty:
+            if not store.watches.expired(mark, tx.now()):
+                return False
+            tx.carries_time = True  # again each time that EXEC has to be run again
+        tx.depends = max(tx.depends, store.last)
+        return True
 
     def _run_queued(self, spec: CommandSpec, args: list[bytes]) -> Any:
         assert spec.handler is not None
