@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from keyhaus.core.errors import Corruption, SnapshotTooOld, StorageError
@@ -543,3 +544,20 @@ def test_versions_that_go_with_their_table_are_retained_no_more() -> None:
     first.close()
     it.settle()
     assert it.store.snapshots.retained() == 0
+
+
+def test_a_base_that_comes_back_older_is_refused() -> None:
+    """The journal has given up what it had: to go on with it would bring old values back."""
+    it = world(cache_bytes=0)
+    ground = it.store.ground
+    assert ground is not None and ground.meta is not None
+    ground.meta = msgspec.structs.replace(ground.meta, seqno=ground.meta.seqno + 1)  # what there was before
+    it.base.lose()
+    asked = it.get(b"old")
+    for _ in range(10):
+        it.settle()
+        if asked.done:
+            break
+        assert it.spawn.ring()
+    with pytest.raises(StorageError, match="and now only up to"):
+        asked.result()

@@ -102,7 +102,7 @@ def list_backups(backup_dir: _Directory, json: _Json = False) -> None:
     with report.failures():
         found, damaged = form.readable(OsDisk(backup_dir, read_only=True))
         if json:
-            report.as_json([summary(backup) for backup in found])
+            report.as_json([summary(backup) for backup in found])  # what is damaged is told below
         else:
             typer.echo(
                 f"{'number':>6}  {'made':24}  {'from commit':>20}  {'to commit':>20}  {'size':>11}  {'added':>11}"
@@ -112,8 +112,10 @@ def list_backups(backup_dir: _Directory, json: _Json = False) -> None:
                     f"{backup.number:6}  {shown(backup.ended_ms):24}  {backup.base_seqno:20}  {backup.to_seqno:20}  "
                     f"{report.size(backup.bytes):>11}  {report.size(backup.added_bytes):>11}"
                 )
-        for error in damaged:
-            raise error
+        for error in damaged[:-1]:
+            typer.echo(f"keyhaus: {error.message}", err=True)
+        if damaged:
+            raise damaged[-1]
 
 
 @app.command()

@@ -80,7 +80,8 @@ class Engine(Protocol):
         """Numbers for INFO and for the decision when to slow down writers.
 
         `bytes`: on disk · `rows`: about how many · `level0_files` · `compaction_pending_bytes` ·
-        `compactions_running` · `block_cache_bytes` · `block_cache_hits` · `block_cache_misses` · `memory_bytes`.
+        `compactions_running` · `block_cache_bytes` · `block_cache_capacity` · `block_cache_hits` ·
+        `block_cache_misses` · `memory_bytes`. An engine leaves out what it has none of.
         """
         ...
 

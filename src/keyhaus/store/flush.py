@@ -178,7 +178,7 @@ class Flusher:
         for space in store.spaces:
             self._sample(space)
         tables = [(space, space.seal()) for space in store.spaces if space.records]
-        dead, store.views.dead_deadlines = store.views.dead_deadlines, []
+        dead = store.views.take_dead_deadlines()
         self.sealed = Sealed(tables, self._meta(), dead)
         self._begun_ns = store.monotonic_ns()
         assert store.journal is not None
@@ -237,8 +237,9 @@ class Flusher:
                     part, size = [], 0
             if part:
                 yield "add", (space.prefix, part)
-        if sealed.dead:
-            yield "forget", (sealed.dead,)
+        rows = max(1, min(SLICE_ROWS, SLICE_BYTES // max(map(len, sealed.dead), default=1)))
+        for at in range(0, len(sealed.dead), rows):
+            yield "forget", (sealed.dead[at : at + rows],)
         yield "finish", (layout.encode_meta(sealed.meta),)
 
     def _sample(self, space: Keyspace) -> None:

@@ -101,10 +101,20 @@ class Ground:
 
         helper.call(method, args, answered)
 
+    @staticmethod
+    def told(what: str) -> Done:
+        """For what nobody waits for: a failure is logged."""
+
+        def done(_: Any, error: BaseException | None) -> None:
+            if error is not None:
+                log.warning("%s: %s", what, error)
+
+        return done
+
     def release(self, view: int) -> None:
         """Tells the base that nobody reads a view any more."""
         if view >= self._shift and not self._starting and not self._closed:
-            self.call("release", view, (), lambda _, error: None)
+            self.call("release", view, (), self.told("an old view could not be given up"))
 
     def ingest(self, run: str, meta: Meta, done: Done) -> None:
         """Takes a run that covers what `meta` says. Once it is done, there is a new view."""

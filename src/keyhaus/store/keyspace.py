@@ -30,7 +30,6 @@ CHURN_BYTES: Final = 44  # and more where keys come and go, since a dict takes m
 DEADLINE_BYTES: Final = 126  # what an entry among the deadlines takes; measured
 DEADLINE_CHURN_BYTES: Final = 130  # and more where keys go before their time, and their deadlines stay; measured
 VERSION_BYTES: Final = 120  # what a kept version takes beside its bytes
-DEAD_DEADLINES_MAX: Final = 200_000  # past it stale rows of the expiry index wait for the sweeper to find them
 
 
 class Table:
@@ -249,8 +248,8 @@ class Keyspace:
 
     def _forget_deadline(self, key: bytes, record: Record) -> None:
         """A record of the base with an expiry has a successor: its row in the expiry index is of no use any more."""
-        if len(self.views.dead_deadlines) < DEAD_DEADLINES_MAX:
-            self.views.dead_deadlines.append(layout.deadline(rec.expires_of(record), self.prefix, key))
+        if not self.views.many_dead_deadlines:
+            self.views.forget_deadlines([layout.deadline(rec.expires_of(record), self.prefix, key)])
 
     def settle(self, table: Table | Keyspace, key: bytes, record: Record | None, *, latest: bool) -> None:
         """Somebody has looked what the base had under a blind key of a table (S5); `latest`: no later run is there."""

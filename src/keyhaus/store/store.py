@@ -7,6 +7,7 @@ marks. With a ground, what is in memory is flushed to it, and what is not in mem
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -39,6 +40,8 @@ from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
+
+log = logging.getLogger("keyhaus.store")
 
 BURY_STEP: Final = 2000
 FREE_STEP: Final = 6000  # half a millisecond; what is not freed yet is memory beside the bounds
@@ -452,7 +455,7 @@ class Store:
 
     def _reserve(self) -> None:
         assert self.ground is not None
-        self.ground.call("reserve", None, (), lambda _, error: None)
+        self.ground.call("reserve", None, (), self.ground.told("no room could be kept for the next start and flush"))
 
     def _clean(self) -> None:
         """S4: cleans generations that were dropped, once nothing can reach them or bring them back."""
@@ -476,6 +479,8 @@ class Store:
             if error is None:
                 self.dropped.pop(generation, None)
                 self._clean()
+            else:
+                log.warning("what a dropped database held can't be cleaned yet: %s", error)
 
         ground.call("drop", None, (prefix, rows.behind(prefix)), cleaned)
 

@@ -8,6 +8,7 @@ confirms is deleted with the next run.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Error
@@ -16,14 +17,17 @@ from keyhaus.core.spawn import Spawn
 from keyhaus.journal.format import LAPSE
 from keyhaus.store import layout
 from keyhaus.store import record as rec
-from keyhaus.store.keyspace import DEAD_DEADLINES_MAX, Keyspace
+from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
+log = logging.getLogger("keyhaus.store")
+
 SWEEP_MS: Final = 100
+SWEEP_MS_MAX: Final = 30_000
 INDEX_BYTES: Final = 1 << 20
 
 
@@ -42,6 +46,7 @@ class Sweeper:
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
+        self._failures = 0  # in a row
 
     def deadline(self, expires: int) -> None:
         """There is a key with a deadline."""
@@ -99,7 +104,7 @@ class Sweeper:
         ground = store.ground
         if ground is None or self._looking or self._closed:
             return
-        if len(store.views.dead_deadlines) >= DEAD_DEADLINES_MAX:
+        if store.views.many_dead_deadlines:
             assert store.flusher is not None
             store.flusher.want()  # they go with a run; until then there is no point in finding more
             return
@@ -109,10 +114,14 @@ class Sweeper:
 
         def found(result: Any, error: BaseException | None) -> None:
             if error is None and not self._closed:
+                self._failures = 0
                 self._judge([row for row, _ in result[0]], view, now)
             else:
                 self.failed = True
-                self._end(view, now + SWEEP_MS)
+                self._failures += 1
+                if self._failures == 1:
+                    log.warning("what has expired in the base can't be found: %s; it is tried again", error)
+                self._end(view, now + min(SWEEP_MS << min(self._failures, 10), SWEEP_MS_MAX))
 
         behind = bytes([layout.DEADLINE[0] + 1])
         ground.call("page", view, (self._from, behind, SWEEP_KEYS_MAX, INDEX_BYTES, False, True), found)
@@ -189,7 +198,7 @@ class Sweeper:
         if all(done) and not self.failed:
             if not self._flushed:
                 self._from = due[-1] + b"\0"
-            store.views.dead_deadlines += due
+            store.views.forget_deadlines(due)
             self._end(view, now)
             self._spawn.soon(self.look_below)
         else:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.store.cache import RowCache
 
 if TYPE_CHECKING:
     from keyhaus.store.keyspace import Keyspace, Table
+
+DEAD_DEADLINE_BYTES_MAX: Final = 32 << 20
+DEAD_DEADLINE_BYTES: Final = 64  # what one takes beside its row's bytes
 
 
 class Views:
@@ -43,12 +46,28 @@ class Views:
         self.alarm: Callable[[], None] = lambda: None
         self.retired_bytes = 0
         self.dead_deadlines: list[bytes] = []
+        self._dead_deadline_bytes = 0
         self.release: Callable[[int], None] = lambda view: None
         self.free: Callable[[Any], None] = lambda table: None
         self.dress: Callable[[Keyspace], None] = lambda space: None
         self._pins: dict[int, int] = {}
         self._held: dict[int, int] = {}
         self._retired: deque[tuple[int, Keyspace, Table]] = deque()
+
+    @property
+    def many_dead_deadlines(self) -> bool:
+        """Whether no more are to be kept: the sweeper finds the others once they are due."""
+        return self._dead_deadline_bytes >= DEAD_DEADLINE_BYTES_MAX
+
+    def forget_deadlines(self, rows: list[bytes]) -> None:
+        """Rows of the base's expiry index that no record confirms any more."""
+        self.dead_deadlines += rows
+        self._dead_deadline_bytes += sum([len(row) + DEAD_DEADLINE_BYTES for row in rows])
+
+    def take_dead_deadlines(self) -> list[bytes]:
+        """Hands them over to the run that deletes them."""
+        rows, self.dead_deadlines, self._dead_deadline_bytes = self.dead_deadlines, [], 0
+        return rows
 
     def pin(self) -> int:
         """Pins the newest view; its number."""
