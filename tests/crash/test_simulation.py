@@ -20,11 +20,11 @@ PLANTED_SEEDS = 200
 # Where to begin for those that few seeds show, so that the test is short; `make simulate PLANT=…` begins anywhere.
 FIRST = {
     "stale-fill": 260,
-    "deadline-forgotten": 785,
-    "dead-alive": 130,
+    "deadline-forgotten": 1280,
+    "dead-alive": 105,
     "swept-by-hearsay": 75,
     "counted-in-itself": 55,
-    "counted-twice": 50,
+    "counted-twice": 360,
 }
 
 

@@ -23,7 +23,7 @@ from keyhaus.journal import recovery
 from keyhaus.store import layout
 from keyhaus.store import record as rec
 from keyhaus.store.base import Base
-from keyhaus.store.ground import Ground
+from keyhaus.store.ground import DEATHS_MAX, Ground
 from keyhaus.store.record import TOMBSTONE
 from keyhaus.store.runs import RunBuilder
 from keyhaus.store.store import Store
@@ -397,7 +397,8 @@ class World:
 
     def unreadable(self) -> bool:
         """Whether the base had its faults in this life."""
-        return self._taken > 0 or "full" in self.oracle.excused or self._struck_since("base")
+        died_often = self.ground.restarts >= DEATHS_MAX
+        return self._taken > 0 or "full" in self.oracle.excused or self._struck_since("base") or died_often
 
     def _struck_since(self, what: str) -> bool:
         return any(count > self._struck.get(kind, 0) for kind, count in self.disk.struck.items() if kind.endswith(what))
