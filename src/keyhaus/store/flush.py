@@ -162,7 +162,7 @@ class Flusher:
         return self._stalled
 
     def want(self) -> Wait:
-        """Asks for a flush of all that is there now; the Wait fires at the end of a flush."""
+        """Asks for a flush; the Wait fires at the end of the next one to end, which may be under way already."""
         self._wanted = True
         over = self._over
         if self.sealed is None:

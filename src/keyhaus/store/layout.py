@@ -91,11 +91,6 @@ def deadline(expires: int, prefix_: bytes, key: bytes) -> bytes:
     return DEADLINE + (expires + _SIGN).to_bytes(8, "big") + prefix_[1:] + key
 
 
-def deadlines_until(expires: int) -> bytes:
-    """The first row of the expiry index that lies after a moment."""
-    return DEADLINE + (expires + 1 + _SIGN).to_bytes(8, "big")
-
-
 def read_deadline(row: bytes) -> tuple[int, bytes, bytes]:
     """When, the record row's prefix, and the key."""
     return int.from_bytes(row[1:9], "big") - _SIGN, RECORD + row[9:21], row[21:]

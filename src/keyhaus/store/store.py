@@ -300,7 +300,7 @@ class Store:
                 head = (seqno | flags << 56).to_bytes(8, "little")
                 if expires:
                     head += expires.to_bytes(8, "little", signed=True)
-                    self.sweeper.deadline(expires)
+                    self.sweeper.deadline()
                 spaces[database].put(key, head + value, expires)
             elif operation[0] == DELETE or operation[0] == LAPSE:
                 self._delete(seqno, operation[1], operation[2], lapse=operation[0] == LAPSE)

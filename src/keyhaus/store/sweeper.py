@@ -48,7 +48,7 @@ class Sweeper:
         self.failed = False
         self._failures = 0  # in a row
 
-    def deadline(self, expires: int) -> None:
+    def deadline(self) -> None:
         """There is a key with a deadline."""
         if not self._armed and not self._closed:
             self._armed = True
@@ -137,7 +137,7 @@ class Sweeper:
         self._store.views.unpin(view)
         self._next_ms = next_ms
         if next_ms is not None:
-            self.deadline(next_ms)
+            self.deadline()
         if self._flushed:
             self._spawn.soon(self.look_below)
 

@@ -294,7 +294,7 @@ class Backups:
             self._failed(StorageError("the database is closing"))
 
     def statistics(self) -> dict[str, Any]:
-        """Numbers for INFO and BACKUP STATUS."""
+        """Numbers for INFO."""
         running = self.running
         facts: dict[str, Any] = {
             "running": int(running is not None),

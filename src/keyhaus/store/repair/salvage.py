@@ -175,13 +175,12 @@ def _read_rows(rows: BaseRows, rebuild: Rebuild, told: Salvaged, progress: Progr
 
 def _correct(rebuild: Rebuild, commits: Commits, meta: Meta) -> int:
     """Applies those commits that the base should have, and that lead up to its end without a gap."""
-    frames: list[tuple[int, list[Any]]] = []
     begin = _unbroken_from(commits, meta.seqno)
     mapping: list[Generation | None] = list(rebuild.mapping())
     frames = [(frame.seqno, frame.operations) for frame in _up_to(commits, begin, meta.seqno)]
-    for seqno, operations in reversed(frames):  # what was under each number before the first of them
-        for number, operation in reversed(list(enumerate(operations))):
-            _go_back(mapping, seqno, number, operation)
+    for _, operations in reversed(frames):  # what was under each number before the first of them
+        for operation in reversed(operations):
+            _go_back(mapping, operation)
     for seqno, operations in frames:
         for number, operation in enumerate(operations):
             if operation[0] == FLUSH:
@@ -209,7 +208,7 @@ def _up_to(commits: Commits, after: int, seqno: int) -> list[Frame]:
     return found
 
 
-def _go_back(mapping: list[Generation | None], seqno: int, number: int, operation: Any) -> None:
+def _go_back(mapping: list[Generation | None], operation: Any) -> None:
     if operation[0] == FLUSH:
         mapping[operation[1]] = None
     elif operation[0] == SWAP:
