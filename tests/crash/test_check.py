@@ -237,8 +237,9 @@ def test_a_flipped_bit_in_an_archive_is_found(files: Path) -> None:
         whole = path.read_bytes()
         header = 100
         epoch = archives.read_header(whole[: layout.HEADER_BYTES], path.name).epoch
-        group = generator.choice(list(layout.groups(whole, epoch)))  # what lies between two is nobody's
-        for offset in (header, group.offset + generator.randrange(group.length)):
+        groups = list(layout.groups(whole, epoch))  # what lies between two is nobody's
+        victims = [generator.choice(groups), groups[-1]]
+        for offset in (header, *(group.offset + generator.randrange(group.length) for group in victims)):
             flip(path, offset)
             (finding,) = damage(files / "archive")
             assert finding.file == f"{path.parent.name}/{path.name}", offset

@@ -19,7 +19,7 @@ SEEDS = int(os.environ.get("KEYHAUS_SIMULATION", "200"))
 PLANTED_SEEDS = 200
 # Where to begin for those that few seeds show, so that the test is short; `make simulate PLANT=…` begins anywhere.
 FIRST = {
-    "stale-fill": 260,
+    "stale-fill": 5115,
     "deadline-forgotten": 1280,
     "dead-alive": 105,
     "swept-by-hearsay": 75,

@@ -9,7 +9,7 @@ from typing import Final
 from keyhaus.core.disk import Disk
 from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.journal import archive as archives
-from keyhaus.journal.format import HEADER_BYTES, frames_between, read_frame
+from keyhaus.journal.format import ALIGN_BYTES, END, HEADER_BYTES, frames_between, read_frame, read_group
 from keyhaus.journal.reading import Block, Kept, Reader, Stretch
 from keyhaus.store.repair.findings import NOTE, Finding, Progress
 
@@ -47,6 +47,7 @@ def check_file(disk: Disk, name: str, history: str, begins_after: int, ends: int
     try:
         size = file.size()
         header = archives.read_header(file.read(HEADER_BYTES, 0), name)
+        last = read_group(file.read(ALIGN_BYTES, header.bytes - ALIGN_BYTES), 0)
     except ValueError as error:
         yield Finding(name, 0, str(error))
         return
@@ -57,6 +58,8 @@ def check_file(disk: Disk, name: str, history: str, begins_after: int, ends: int
         return
     if size < header.bytes:
         yield Finding(name, size, f"it has {size} bytes instead of {header.bytes}")
+    elif last is None or last.kind != END:
+        yield Finding(name, header.bytes - ALIGN_BYTES, "its end mark is missing or damaged")
     yield from _commits(disk, name, header)
 
 
