@@ -133,7 +133,7 @@ def test_the_server_is_killed_while_it_makes_a_backup(tmp_path: Path) -> None:
     generator = random.Random(5)
     made: list[dict[str, Any]] = []
     commits = []
-    for cycle in range(int(os.environ.get("KEYHAUS_CRASH_CYCLES", "4"))):
+    for cycle in range(int(os.environ.get("KEYHAUS_CRASH_CYCLES", "2"))):
         with keyhaus_server(tmp_path, *OPTIONS) as server, redis.Redis(HOST, server.port) as client:
             work(client, generator, 1000)
             url = f"redis://{HOST}:{server.port}"
