@@ -45,12 +45,10 @@ RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
 FAILURES_WAITED: Final = 5  # after so many failures in a row, who would have to wait for a flush is told instead
 SLOW_FROM: Final = 0.5  # of memtable-bytes in the active tables while a flush is under way: from here on slower
-AHEAD_NS: Final = (
-    2_000_000  # so far ahead of its time a writer may go on: timers count in milliseconds, and cost as much
-)
+STOP_AT: Final = 1.0  # and here writers wait for its end
+AHEAD_NS: Final = 2_000_000  # so far ahead of its slot a writer may go on: a timer's step is a millisecond
 SLOT_NS_MAX: Final = 500_000_000  # for longer nobody waits before it is looked at anew
 RATE_LEAST: Final = 0.02  # of the rate of flushing, however full it is
-STOP_AT: Final = 1.0  # and here writers wait for its end
 RATE_FIRST: Final = 32 << 20  # bytes a second, until a flush has shown better
 LEVEL0_SLOW: Final = 12  # files that compaction has still to merge: from here on writers are slowed down
 LEVEL0_STOP: Final = 40  # and here no further run is ingested

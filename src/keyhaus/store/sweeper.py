@@ -118,8 +118,8 @@ class Sweeper:
                 self._judge([row for row, _ in result[0]], view, now)
             else:
                 self.failed = True
-                self._failures += 1
-                if self._failures == 1:
+                self._failures += error is not None
+                if self._failures == 1 and error is not None:
                     log.warning("what has expired in the base can't be found: %s; it is tried again", error)
                 self._end(view, now + min(SWEEP_MS << min(self._failures, 10), SWEEP_MS_MAX))
 
