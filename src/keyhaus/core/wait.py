@@ -16,14 +16,16 @@ class Wait:
     Attributes:
         timeout_ms: After how long the waiter wants to go on in any case; None for no limit.
         outside: Whether it lies with others, so that it may never happen: nobody waits for it who may be gone.
+        cold: Whether it is for rows of the base: who goes on lets the base's process begin its next read first.
         fired: Whether it has happened.
     """
 
-    __slots__ = ("_callbacks", "fired", "outside", "timeout_ms")
+    __slots__ = ("_callbacks", "cold", "fired", "outside", "timeout_ms")
 
-    def __init__(self, timeout_ms: float | None = None, *, outside: bool = False) -> None:
+    def __init__(self, timeout_ms: float | None = None, *, outside: bool = False, cold: bool = False) -> None:
         self.timeout_ms = timeout_ms
         self.outside = outside
+        self.cold = cold
         self.fired = False
         self._callbacks: list[Callable[[], None]] = []
 

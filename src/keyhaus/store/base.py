@@ -25,7 +25,7 @@ OPEN_RESERVE: Final = "RESERVE"  # in the database's directory
 RUN_RESERVE: Final = "RUN_RESERVE"  # in that of the runs
 OPEN_RESERVE_BYTES: Final = 1 << 20
 RESERVE_BYTES_LEAST: Final = 1 << 14
-ROWS_A_YIELD: Final = 8  # a quarter of a millisecond; measured, see docs/adr/0006
+ROWS_A_YIELD: Final = 3  # a tenth of a millisecond; measured, see docs/adr/0006
 HEAD_BYTES: Final = 16  # of a record: the head, and the expiry where there is one
 
 

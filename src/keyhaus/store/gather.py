@@ -184,7 +184,7 @@ class Gatherer:
 
     def gather(self, gathered: Gathered, needs: list[Any]) -> Wait:
         """Fetches what a run has noted: (space, key) for a row, a Segment for more of a range, a Keyspace to count."""
-        wait = Wait()
+        wait = Wait(cold=True)
         left = len(needs)
 
         def settled(error: BaseException | None) -> None:
