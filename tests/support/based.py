@@ -89,9 +89,12 @@ class BasedStore:
     def _base(self) -> _Watched:
         return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
 
-    def _writer(self, name: str) -> _Watched:
+    def _writer(self) -> _Watched:
+        return _Watched(self, "run-writer", RunBuilder(self._open_run))
+
+    def _open_run(self, name: str) -> ModelRunWriter:
         self.disk.empty("runs")
-        return _Watched(self, "run-writer", RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}")))
+        return ModelRunWriter(self.disk, f"runs/{name}")
 
     def forget_rows(self) -> None:
         """Empties the row cache, so that what is in the base is cold."""

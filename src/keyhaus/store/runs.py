@@ -1,16 +1,22 @@
-"""A run in the making, as it lives in its helper process: a sealed memtable becomes one sorted file.
+"""Runs in the making, as they live in their helper process: a sealed memtable becomes one sorted file.
 
 Sorting and writing half a million rows takes seconds of an interpreter's time, so it happens beside the server, at low
 priority. Each part is sorted as it comes, and the parts are merged as the file is written.
+
+Where server and helper share a core a low priority is not enough: whoever has it when the server wakes may keep it for
+milliseconds (Linux' EEVDF, without a timer for that). So the helper yields every tenth of a millisecond, and is kept
+from run to run, since the start of an interpreter can't yield.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
+import time
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Change, RunWriter
@@ -19,21 +25,23 @@ from keyhaus.store import record as rec
 from keyhaus.store.base import RUN_RESERVE, RUNS, give_up, remove_runs
 from keyhaus.store.record import EXPIRES, TOMBSTONE
 
+ROWS_A_YIELD: Final = 64
+WAITED_MOST: Final = 3  # for each unit of time that it worked: from there on it yields no more
 _KEY = itemgetter(0)
 
 
 class RunBuilder:
-    """The object behind a flush.
+    """The object behind flushes: one run after the other.
 
     Args:
-        open_writer: Opens the file; once more, if it has to be written anew.
+        open_writer: Opens the file of a run of that name; once more, if it has to be written anew.
         reserve: A file that keeps room free for it.
     """
 
-    def __init__(self, open_writer: Callable[[], RunWriter], reserve: Path | None = None) -> None:
+    def __init__(self, open_writer: Callable[[str], RunWriter], reserve: Path | None = None) -> None:
         self._open, self._reserve = open_writer, reserve
-        self._writer = open_writer()
         self._parts: list[list[Change]] = []
+        self._worked_since_ns = self._worked_ns = self._waited_ns = 0
 
     def add(self, prefix: bytes, records: list[tuple[bytes, bytes]]) -> None:
         """Takes records of one generation, in any order; no key comes twice."""
@@ -55,51 +63,64 @@ class RunBuilder:
         """Takes rows of the expiry index that no record confirms any more; those that came as new ones stay."""
         self._parts.append(sorted([(row, None) for row in deadlines], key=_KEY))
 
-    def finish(self, meta: bytes) -> int:
+    def finish(self, name: str, meta: bytes) -> int:
         """Writes the run, durably; how many rows it has. On a full disk the room that was kept free for it is used."""
-        self._parts.append([(layout.META, meta)])
+        parts, self._parts = self._parts, []
+        parts.append([(layout.META, meta)])
+        self._worked_since_ns, self._worked_ns, self._waited_ns = time.monotonic_ns(), 0, 0
         try:
-            return self._write()
+            return self._write(name, parts)
         except OSError as error:
             if self._reserve is None or not give_up(self._reserve, error):
                 raise
-            self._writer = self._open()
-            return self._write()
+            return self._write(name, parts)
 
-    def _write(self) -> int:
+    def _write(self, name: str, parts: list[list[Change]]) -> int:
         rows = 0
 
         def counted() -> Iterator[Change]:
             nonlocal rows
-            for change in self._merged():
+            for change in _merged(parts):
                 rows += 1
+                if not rows % ROWS_A_YIELD:
+                    self._yield()
                 yield change
 
-        self._writer.add(counted())
-        self._writer.finish()
+        writer = self._open(name)
+        writer.add(counted())
+        writer.finish()
         return rows
 
-    def _merged(self) -> Iterator[Change]:
-        """All parts in order, each row once: of a deadline that was forgotten and came anew, the new one."""
-        before: Change | None = None
-        for change in heapq.merge(*self._parts, key=_KEY):
-            if before is not None and change[0] == before[0]:
-                before = change if before[1] is None else before
-                continue
-            if before is not None:
-                yield before
-            before = change
+    def _yield(self) -> None:
+        """Lets others go first, unless they take nearly all there is: writers wait for the run, too."""
+        before = time.monotonic_ns()
+        self._worked_ns += before - self._worked_since_ns
+        if self._waited_ns <= WAITED_MOST * self._worked_ns:
+            os.sched_yield()
+        self._worked_since_ns = time.monotonic_ns()
+        self._waited_ns += self._worked_since_ns - before
+
+
+def _merged(parts: list[list[Change]]) -> Iterator[Change]:
+    """All parts in order, each row once: of a deadline that was forgotten and came anew, the new one."""
+    before: Change | None = None
+    for change in heapq.merge(*parts, key=_KEY):
+        if before is not None and change[0] == before[0]:
+            before = change if before[1] is None else before
+            continue
         if before is not None:
             yield before
+        before = change
+    if before is not None:
+        yield before
 
 
-def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int, name: str) -> RunBuilder:
-    """A run in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
-    runs = Path(directory) / RUNS
-    remove_runs(Path(directory))
+def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> RunBuilder:
+    """Runs in a database's directory; what attempts that failed have left there is removed: there is one at a time."""
+    place = Path(directory)
 
-    def open_writer() -> RunWriter:
-        (runs / name).unlink(missing_ok=True)
-        return rocksdb.open_writer(str(runs / name), options)
+    def open_writer(name: str) -> RunWriter:
+        remove_runs(place)
+        return rocksdb.open_writer(str(place / RUNS / name), options)
 
-    return RunBuilder(open_writer, runs / RUN_RESERVE)
+    return RunBuilder(open_writer, place / RUNS / RUN_RESERVE)

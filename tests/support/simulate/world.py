@@ -275,7 +275,7 @@ class World:
     def _open(self) -> None:
         choice = self.random.choice
         self.spawn = spawn = MachineSpawn(self.random, self.clock)
-        spawn.factories = {"base": self._make_base, "run": self._make_run}
+        spawn.factories = {"base": self._make_base, "run": self._make_builder}
         settings = Settings(
             databases=DATABASES,
             durability=choice(DURABILITIES),
@@ -320,9 +320,12 @@ class World:
     def _make_base(self) -> Base:
         return Base(ModelEngine(self.disk, "base"), "runs")
 
-    def _make_run(self, name: str) -> RunBuilder:
+    def _make_builder(self) -> RunBuilder:
+        return RunBuilder(self._open_run)
+
+    def _open_run(self, name: str) -> ModelRunWriter:
         self.disk.empty("runs")
-        return RunBuilder(lambda: ModelRunWriter(self.disk, f"runs/{name}"))
+        return ModelRunWriter(self.disk, f"runs/{name}")
 
     @property
     def engine(self) -> Any:

@@ -145,7 +145,7 @@ class Rebuild:
         """Makes a run of what is in memory, and takes it into the base."""
         self._runs += 1
         path = self._directory / RUNS / f"{self._runs:06}"
-        builder = RunBuilder(lambda: rocksdb.open_writer(str(path), {}))
+        builder = RunBuilder(lambda name: rocksdb.open_writer(str(self._directory / RUNS / name), {}))
         changes, self._changes, self._bytes = self._changes, {}, 0
         places = {space.generation: number for number, space in enumerate(self._spaces)}
         for generation, records in changes.items():
@@ -153,7 +153,7 @@ class Rebuild:
             count, volatile = self._compare(prefix, records, builder)
             self._count(places.get(generation), generation, count, volatile)
             builder.add(prefix, list(records.items()))
-        builder.finish(rows.encode_meta(self.meta()))
+        builder.finish(path.name, rows.encode_meta(self.meta()))
         before = self._engine.newest
         self._engine.ingest(str(path))
         self._engine.release(before)
