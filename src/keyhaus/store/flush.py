@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("keyhaus.store")
 
 SLICE_ROWS: Final = 250  # sent in one turn: an eighth of a millisecond
-FOLLOW_ROWS: Final = 250  # that the row cache follows in one turn
+FOLLOW_ROWS: Final = 64  # that the row cache follows in one turn: a tenth of a millisecond
 SLICE_BYTES: Final = 256 << 10
 IN_FLIGHT_MAX: Final = 3
 RETRY_MS: Final = 500
