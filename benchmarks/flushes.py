@@ -257,7 +257,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=int, default=10_000, help="requests a second (%(default)s)")
     add("--seconds", type=float, default=30.0, help="length of a slice (%(default)s)")
     add("--rounds", type=int, default=5, help="slices of each server (%(default)s)")
-    add("--keys", type=int, default=1_000_000, help="rows, all of them loaded beforehand (%(default)s)")
+    add("--keys", type=int, default=150_000, help="rows, all loaded beforehand; the cache holds so many (%(default)s)")
     add("--value-bytes", type=int, default=100, help="length of a value; a key has 16 (%(default)s)")
     add("--connections", type=int, default=50, help="half of them for GETs, half for SETs (%(default)s)")
     add("--memtable-bytes", default="8mb", help="keyhaus' setting: how often flushes come (%(default)s)")

@@ -99,3 +99,12 @@ def test_a_call_that_fails_loses_nothing(
             assert link.ask(b"SET", b"after", b"v") == b"OK"
     with capsys.disabled():
         print(f" {call}: {dict(outcomes)} (seed {seed})")
+
+
+def test_a_file_system_without_hard_links_is_refused_at_the_start(tmp_path: Path) -> None:
+    strace = (require_program("strace"), "-D", "-f", "-qq", "-o", "/dev/null")
+    inject = ("-e", "trace=link,linkat", "-e", "inject=link,linkat:error=EPERM")
+    command = (*strace, *inject, sys.executable, "-m", "keyhaus", "serve", "--listen", f"resp://{HOST}:0", *OPTIONS)
+    path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
+    with pytest.raises(ServerFailed, match=r"this file system has no hard links .*choose a directory on another one"):
+        RunningKeyhaus(command, tmp_path, {"PYTHONPATH": path}).stop()

@@ -151,6 +151,29 @@ def test_a_stopped_database_is_backed_up_without_a_trace_in_it(past: Past) -> No
     assert command("backup", "verify", "offline", directory=past.directory).stdout == "nothing is damaged\n"
 
 
+def test_while_backups_are_damaged_none_is_taken_away_and_each_is_named(past: Past) -> None:
+    shutil.copytree(past.directory / "backups", past.directory / "worn")
+    names = sorted(path.name for path in (past.directory / "worn").glob("*.backup"))
+    for name in names[:2]:
+        whole = (past.directory / "worn" / name).read_bytes()
+        (past.directory / "worn" / name).write_bytes(whole[:-20] + b"x" + whole[-19:])
+    files = sorted(path.name for path in (past.directory / "worn" / "files").iterdir())
+    words = ("--data-dir", "data", "--keep", "1", "worn")
+    result = command("backup", "create", *words, directory=past.directory)
+    listed = command("backup", "list", "worn", directory=past.directory)
+    assert (result.returncode, listed.returncode) == (0, 1)
+    for name in names[:2]:
+        assert f"no earlier backup is taken away while one is damaged: {name}" in result.stderr
+        assert name in listed.stderr
+    assert {*names} <= {path.name for path in (past.directory / "worn").glob("*.backup")}
+    assert {*files} <= {path.name for path in (past.directory / "worn" / "files").iterdir()}
+    for name in names[:2]:
+        (past.directory / "worn" / name).unlink()
+    command("backup", "create", *words, directory=past.directory)
+    assert len([*(past.directory / "worn").glob("*.backup")]) == 1
+    shutil.rmtree(past.directory / "worn")
+
+
 def _tree(directory: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
@@ -174,7 +197,9 @@ def test_a_backup_under_load_is_a_prefix_of_the_commits(serve: Serve, tmp_path: 
         thread.start()
     url = f"redis://{HOST}:{server.port}"
     try:
-        time.sleep(0.5)
+        with redis.Redis(HOST, server.port) as client:
+            while client.info("keyhaus")["synced_seqno"] < 1000:
+                time.sleep(0.01)
         made = [told("backup", "create", "--url", url, directory=tmp_path) for _ in range(3)]
     finally:
         over.set()

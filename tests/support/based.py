@@ -90,7 +90,7 @@ class BasedStore:
         return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
 
     def _writer(self) -> _Watched:
-        return _Watched(self, "run-writer", RunBuilder(self._open_run))
+        return _Watched(self, "run-writer", RunBuilder(self._open_run, clock=self.clock))
 
     def _open_run(self, name: str) -> ModelRunWriter:
         self.disk.empty("runs")

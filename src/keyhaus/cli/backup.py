@@ -70,6 +70,8 @@ def create(
                     raise StorageError(f"a server has {data_dir} open: say where it answers, with --url") from None
                 raise
         report.clear()
+        for damage in made.get("damaged", ()):
+            typer.echo(f"keyhaus: no earlier backup is taken away while one is damaged: {damage}", err=True)
         if json:
             report.as_json(made)
         else:

@@ -16,6 +16,7 @@ from typing import Protocol
 from keyhaus.core.errors import StorageError
 
 ZERO_STEP = 1 << 20
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # a file can't have a second name here
 NOTE_BYTES = 32  # of the lock's file
 
 

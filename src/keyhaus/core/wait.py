@@ -16,7 +16,7 @@ class Wait:
     Attributes:
         timeout_ms: After how long the waiter wants to go on in any case; None for no limit.
         outside: Whether it lies with others, so that it may never happen: nobody waits for it who may be gone.
-        cold: Whether it is for rows of the base: who goes on lets the base's process begin its next read first.
+        cold: Whether it is for rows of the base: its driver yields the processor before it goes on (docs/adr/0006).
         fired: Whether it has happened.
     """
 

@@ -32,6 +32,7 @@ from typing import Any, Final
 import msgspec
 from rocksdict import Checkpoint, IngestExternalFileOptions, Rdict, RdictIter, ReadOptions, SstFileWriter, WriteOptions
 
+from keyhaus.core.disk import NO_LINKS
 from keyhaus.core.errors import Corruption, StorageError
 from keyhaus.engines.base import Change, Row
 from keyhaus.engines.rocksdb_errors import translated
@@ -41,6 +42,7 @@ LOCK_SECONDS: Final = 10.0  # how long the process of a killed server may take t
 COMPACTION_NICENESS: Final = 10
 SPARE: Final = ".ingesting"  # a run's second name, until it is ingested
 SPARES_MAX: Final = 4
+PROBE: Final = "PROBE"  # made at each open, to see whether it may have a second name, and removed
 _PROPERTIES: Final = {
     "bytes": ("total-sst-files-size",),
     "rows": ("estimate-num-keys",),
@@ -72,6 +74,7 @@ class RocksEngine:
         self.newest = 0
         self._kept: dict[int, _Kept] = {}
         _make_directory(Path(directory))
+        _refuse_without_links(Path(directory))
         self._options = database_options(options or RocksOptions())
         self._spares = sorted(Path(directory).glob(f"*{SPARE}"))
         self._database = self._open()
@@ -336,6 +339,31 @@ def _make_directory(path: Path) -> None:
     if not path.exists():
         path.mkdir(mode=0o750)
         _sync(path.parent)
+
+
+def _refuse_without_links(directory: Path) -> None:
+    """A run has two names until it is ingested: where no file may have, that is said at the start, not at a flush.
+
+    Raises:
+        StorageError: No file may have two names there.
+    """
+    one, other = directory / PROBE, directory / f"{PROBE}.link"
+    try:
+        other.unlink(missing_ok=True)
+        one.touch()
+    except OSError:
+        return  # whatever is wrong, such as a full disk, has its own message where it matters
+    try:
+        other.hardlink_to(one)
+    except OSError as error:
+        if error.errno in NO_LINKS:
+            raise StorageError(
+                f"{directory}: this file system has no hard links ({error.strerror}): choose a directory on another one"
+            ) from error
+    finally:
+        for probe in (one, other):
+            with contextlib.suppress(OSError):
+                probe.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 from google_crc32c import value as crc32c
 
-from keyhaus.core.disk import Disk
+from keyhaus.core.disk import NO_LINKS, Disk
 from keyhaus.core.errors import Corruption, OtherFormat
 
 DIRECTORY: Final = "journal"
@@ -28,7 +28,7 @@ LAST: Final = "journal/MANIFEST.last"  # a second name of the one that is being 
 VERSION: Final = 1
 RESERVE_BYTES: Final = 64 << 10
 # Where a file can't have a second name its room is given up and taken again.
-_NO_LINK: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSPC, errno.EDQUOT)
+_NO_LINK: Final = (*NO_LINKS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -343,7 +342,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         if wait.cold:
-            os.sched_yield()  # measured, see docs/adr/0006
+            self._server.yield_to_base()
         reply = session.resume()
         if reply.__class__ is Wait:
             self._wait_for(reply)

@@ -133,7 +133,7 @@ def open_rocksdb(directory: str, options: dict[str, Any], run_bytes: int) -> Bas
 
 
 def remove_runs(directory: Path) -> None:
-    """Takes away what an earlier process left of its runs: as a server starts, and before a run is begun.
+    """Takes away what an earlier process or attempt left of its runs: as a server starts, and before a run is begun.
 
     Not when only the base is opened again, since the process that writes a run may live on.
     """

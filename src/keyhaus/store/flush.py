@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import DiskFull, StorageError
-from keyhaus.core.spawn import Helper
+from keyhaus.core.spawn import Helper, HelperLost
 from keyhaus.core.wait import Wait
 from keyhaus.journal.manifest import Line
 from keyhaus.store import layout
@@ -38,9 +38,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("keyhaus.store")
 
 SLICE_ROWS: Final = 250  # sent in one turn: an eighth of a millisecond
-FOLLOW_ROWS: Final = 64  # that the row cache follows in one turn: a tenth of a millisecond
+FOLLOW_ROWS: Final = 64  # that the row cache follows at once,
+FOLLOW_NS: Final = 110_000  # which takes so long, and is done as often in a turn
+FOLLOW_SHARE: Final = 4  # as makes it this part of the time since the last turn: turns may be long
 SLICE_BYTES: Final = 256 << 10
-IN_FLIGHT_MAX: Final = 3
+IN_FLIGHT_MAX: Final = 6
 RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 30_000
 FAILURES_WAITED: Final = 5  # after so many failures in a row, who would have to wait for a flush is told instead
@@ -97,7 +99,7 @@ class Flusher:
         self._failed_in_a_row = 0
         self._attempt = 0
         self._retry_ms = RETRY_MS
-        self._begun_ns = 0
+        self._begun_ns = self._followed_ns = 0
         self._rate = float(RATE_FIRST)
         self._free_ns = 0
         self._writer: Helper | None = None
@@ -140,21 +142,26 @@ class Flusher:
         if lines is self._lines:
             return False
         self._lines = lines
-        base = self._store.base_seqno
-        needed = 1 + sum([1 for line in lines[1:] if line.begins_after > base])
-        if needed == 1:
+        behind = self._segments_behind()
+        if not behind:
             return False  # a flush would give back nothing
         settings = self._store.settings
         most = min(JOURNAL_MEMTABLES * self._bytes_max, settings.integer("journal-max-bytes") // 2)
-        return needed * settings.integer("journal-segment-bytes") > most
+        return (1 + behind) * settings.integer("journal-segment-bytes") > most
+
+    def _segments_behind(self) -> int:
+        """How many segments of the journal a flush would give back."""
+        journal, base = self._store.journal, self._store.base_seqno
+        assert journal is not None
+        return sum([1 for line in journal.manifest.segments[1:] if line.begins_after > base])
 
     def can_make_room(self) -> bool:
         """Whether a flush would give back any of the journal: none has failed, and more than one segment is needed."""
-        journal, base = self._store.journal, self._store.base_seqno
+        journal = self._store.journal
         assert journal is not None
         if self.failure or self._closed or journal.poisoned is not None:
             return False
-        return self.sealed is not None or any(line.begins_after > base for line in journal.manifest.segments[1:])
+        return self.sealed is not None or self._segments_behind() > 0
 
     def make_room(self) -> Wait:
         """Asks for a flush; the Wait fires when it is worth looking again: at its end, or at a failure."""
@@ -206,12 +213,13 @@ class Flusher:
             return
         self._attempt += 1
         name = f"{self.sealed.meta.seqno:020}-{self._attempt}"
+        kept = self._writer is not None
         if self._writer is None:
             try:
                 self._writer = self._spawn.helper("run-writer", self._factory, self._args, background=True)
             except OSError as error:
                 return self._failed(error)
-        self._send(self._writer, name, self._slices(self.sealed, name))
+        self._send(self._writer, name, self._slices(self.sealed, name), kept)
 
     def _wait_for_compaction(self) -> None:
         ground = self._store.ground
@@ -251,7 +259,7 @@ class Flusher:
             else:
                 space.landmarks[self._random.randrange(LANDMARKS_MAX)] = key[:LANDMARK_BYTES]
 
-    def _send(self, writer: Helper, name: str, slices: Iterator[tuple[str, tuple[Any, ...]]]) -> None:
+    def _send(self, writer: Helper, name: str, slices: Iterator[tuple[str, tuple[Any, ...]]], kept: bool) -> None:
         pending = 0
 
         def step() -> None:
@@ -272,14 +280,21 @@ class Flusher:
                 return
             pending -= 1
             if error is not None:
-                return self._failed(error)
+                return failed(error)
             step()
+
+        def failed(error: BaseException) -> None:
+            if kept and isinstance(error, HelperLost):  # perhaps long ago: that is no failure of this flush
+                writer.close()
+                self._writer = None
+                return self._start()
+            self._failed(error)
 
         def answered_last(_: Any, error: BaseException | None) -> None:
             if writer is not self._writer:
                 return
             if error is not None:
-                return self._failed(error)
+                return failed(error)
             self.on_step("finish")
             self._when_synced(name)
 
@@ -318,6 +333,7 @@ class Flusher:
                 store.counts.flushed(views.newest, space, table)
             space.counted_into_base(table)
         views.advance()
+        self._followed_ns = store.monotonic_ns()
         self._retire(self._followed(sealed))
 
     def _followed(self, sealed: Sealed) -> Iterator[None]:
@@ -332,9 +348,14 @@ class Flusher:
                 yield
 
     def _retire(self, slices: Iterator[None]) -> None:
-        if next(slices, self) is None:
-            self._spawn.soon(lambda: self._retire(slices))
-            return
+        clock = self._store.monotonic_ns
+        for _ in range(max(1, (clock() - self._followed_ns) // (FOLLOW_SHARE * FOLLOW_NS))):
+            if next(slices, self) is not None:
+                return self._retired()
+        self._followed_ns = clock()
+        self._spawn.soon(lambda: self._retire(slices))
+
+    def _retired(self) -> None:
         store, sealed = self._store, self.sealed
         assert sealed is not None
         for space, table in sealed.tables:
@@ -371,7 +392,7 @@ class Flusher:
         """Nothing is lost by it: the tables are still read, and it is tried again."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            writer.close()  # it may hold parts of what has failed
         if self._closed:
             return
         self.failures += 1

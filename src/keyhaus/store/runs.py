@@ -4,20 +4,20 @@ Sorting and writing half a million rows takes seconds of an interpreter's time, 
 priority. Each part is sorted as it comes, and the parts are merged as the file is written.
 
 Where server and helper share a core a low priority is not enough: whoever has it when the server wakes may keep it for
-milliseconds (Linux' EEVDF, without a timer for that). So the helper yields every tenth of a millisecond, and is kept
-from run to run, since the start of an interpreter can't yield.
+milliseconds (Linux' EEVDF, without a timer for that). So the helper yields about every tenth of a millisecond while it
+writes, and is kept from the first flush on, since the start of an interpreter can't yield.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
+from keyhaus.core.clock import Clock, SystemClock
 from keyhaus.engines import rocksdb
 from keyhaus.engines.base import Change, RunWriter
 from keyhaus.store import layout
@@ -25,8 +25,8 @@ from keyhaus.store import record as rec
 from keyhaus.store.base import RUN_RESERVE, RUNS, give_up, remove_runs
 from keyhaus.store.record import EXPIRES, TOMBSTONE
 
-ROWS_A_YIELD: Final = 64
-WAITED_MOST: Final = 3  # for each unit of time that it worked: from there on it yields no more
+RUN_ROWS_A_YIELD: Final = 64  # a tenth of a millisecond; measured, see docs/benchmarks.md
+YIELDED_TIMES_MAX: Final = 3  # waited, in multiples of worked: above it none, so that a run gets a quarter of a core
 _KEY = itemgetter(0)
 
 
@@ -36,10 +36,13 @@ class RunBuilder:
     Args:
         open_writer: Opens the file of a run of that name; once more, if it has to be written anew.
         reserve: A file that keeps room free for it.
+        clock: How long it works and waits is measured with it.
     """
 
-    def __init__(self, open_writer: Callable[[str], RunWriter], reserve: Path | None = None) -> None:
-        self._open, self._reserve = open_writer, reserve
+    def __init__(
+        self, open_writer: Callable[[str], RunWriter], reserve: Path | None = None, clock: Clock | None = None
+    ) -> None:
+        self._open, self._reserve, self._clock = open_writer, reserve, clock or SystemClock()
         self._parts: list[list[Change]] = []
         self._worked_since_ns = self._worked_ns = self._waited_ns = 0
 
@@ -67,13 +70,13 @@ class RunBuilder:
         """Writes the run, durably; how many rows it has. On a full disk the room that was kept free for it is used."""
         parts, self._parts = self._parts, []
         parts.append([(layout.META, meta)])
-        self._worked_since_ns, self._worked_ns, self._waited_ns = time.monotonic_ns(), 0, 0
+        self._worked_since_ns, self._worked_ns, self._waited_ns = self._clock.monotonic_ns(), 0, 0
         try:
             return self._write(name, parts)
         except OSError as error:
             if self._reserve is None or not give_up(self._reserve, error):
                 raise
-            return self._write(name, parts)
+        return self._write(name, parts)  # not above, where the error still holds the first file open
 
     def _write(self, name: str, parts: list[list[Change]]) -> int:
         rows = 0
@@ -82,7 +85,7 @@ class RunBuilder:
             nonlocal rows
             for change in _merged(parts):
                 rows += 1
-                if not rows % ROWS_A_YIELD:
+                if not rows % RUN_ROWS_A_YIELD:
                     self._yield()
                 yield change
 
@@ -93,11 +96,11 @@ class RunBuilder:
 
     def _yield(self) -> None:
         """Lets others go first, unless they take nearly all there is: writers wait for the run, too."""
-        before = time.monotonic_ns()
+        before = self._clock.monotonic_ns()
         self._worked_ns += before - self._worked_since_ns
-        if self._waited_ns <= WAITED_MOST * self._worked_ns:
+        if self._waited_ns <= YIELDED_TIMES_MAX * self._worked_ns:
             os.sched_yield()
-        self._worked_since_ns = time.monotonic_ns()
+        self._worked_since_ns = self._clock.monotonic_ns()
         self._waited_ns += self._worked_since_ns - before
 
 

@@ -80,7 +80,7 @@ class Snapshot:
                 break
         if record is None and space.based:
             result: list[tuple[Record | None, BaseException | None]] = []
-            wait = Wait()
+            wait = Wait(cold=True)
 
             def told(found: Record | None, error: BaseException | None) -> None:
                 result.append((found, error))
@@ -166,7 +166,7 @@ class Snapshot:
         assert ground is not None
         prefix = space.prefix
         behind = layout.behind(prefix) if end is None else prefix + end
-        wait = Wait()
+        wait = Wait(cold=True)
         answer: list[tuple[Any, BaseException | None]] = []
 
         def answered(result: Any, error: BaseException | None) -> None:

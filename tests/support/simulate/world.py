@@ -321,7 +321,7 @@ class World:
         return Base(ModelEngine(self.disk, "base"), "runs")
 
     def _make_builder(self) -> RunBuilder:
-        return RunBuilder(self._open_run)
+        return RunBuilder(self._open_run, clock=self.clock)
 
     def _open_run(self, name: str) -> ModelRunWriter:
         self.disk.empty("runs")

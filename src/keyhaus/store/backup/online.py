@@ -254,6 +254,8 @@ class Backups:
         self.last, self.last_ms, self.last_error = told, told["ended_ms"], ""
         self._saved_at = told["to_seqno"]
         self.made += 1
+        for damage in told["damaged"]:
+            log.warning("no earlier backup is taken away while one is damaged: %s", damage)
         log.info("a backup was made", extra={name: told[name] for name in ("number", "to_seqno", "added_bytes")})
         self._end(None)
 

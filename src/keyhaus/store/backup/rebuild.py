@@ -69,6 +69,7 @@ class Rebuild:
         self._bytes = 0
         self._runs = 0
         (directory / RUNS).mkdir(mode=0o750, exist_ok=True)
+        self._builder = RunBuilder(lambda name: rocksdb.open_writer(str(directory / RUNS / name), {}))
         self._engine: Engine = rocksdb.open_engine(str(directory / BASE), {})
 
     def _know(self, database: int) -> None:
@@ -144,18 +145,17 @@ class Rebuild:
     def settle(self) -> None:
         """Makes a run of what is in memory, and takes it into the base."""
         self._runs += 1
-        path = self._directory / RUNS / f"{self._runs:06}"
-        builder = RunBuilder(lambda name: rocksdb.open_writer(str(self._directory / RUNS / name), {}))
+        name = f"{self._runs:06}"
         changes, self._changes, self._bytes = self._changes, {}, 0
         places = {space.generation: number for number, space in enumerate(self._spaces)}
         for generation, records in changes.items():
             prefix = rows.prefix(generation)
-            count, volatile = self._compare(prefix, records, builder)
+            count, volatile = self._compare(prefix, records)
             self._count(places.get(generation), generation, count, volatile)
-            builder.add(prefix, list(records.items()))
-        builder.finish(path.name, rows.encode_meta(self.meta()))
+            self._builder.add(prefix, list(records.items()))
+        self._builder.finish(name, rows.encode_meta(self.meta()))
         before = self._engine.newest
-        self._engine.ingest(str(path))
+        self._engine.ingest(str(self._directory / RUNS / name))
         self._engine.release(before)
 
     def _count(self, place: int | None, generation: Generation, count: int, volatile: int) -> None:
@@ -166,7 +166,7 @@ class Rebuild:
         else:
             self._spaces[place] = space
 
-    def _compare(self, prefix: bytes, records: dict[bytes, Record], builder: RunBuilder) -> tuple[int, int]:
+    def _compare(self, prefix: bytes, records: dict[bytes, Record]) -> tuple[int, int]:
         """By how much keys, and keys with an expiry, become more; deadlines that are over leave the index.
 
         What is older than what is there leaves the records.
@@ -189,7 +189,7 @@ class Rebuild:
                     volatile -= 1
                     dead.append(rows.deadline(rec.expires_of(old), prefix, key))
             if dead:
-                builder.forget(dead)
+                self._builder.forget(dead)
         return count, volatile
 
     def meta(self) -> Meta:

@@ -197,7 +197,7 @@ class BackupWriter:
         return digest.hexdigest(), at
 
     def finish(self, facts: dict[str, Any], to_seqno: int, to_ms: int) -> dict[str, Any]:
-        """Makes it a backup; what it amounts to."""
+        """Makes it a backup; what it amounts to, and why nothing of earlier ones was taken away, if so."""
         told = msgspec.convert(facts, Facts)
         self._check(told, to_seqno)
         self._disk.sync_directory(form.FILES)
@@ -216,9 +216,9 @@ class BackupWriter:
             self._added,
         )
         form.write(self._disk, backup)
-        self._retain()
+        damaged = self._retain()
         self._lock.release()
-        return summary(backup)
+        return {**summary(backup), "damaged": damaged}
 
     def _check(self, facts: Facts, to_seqno: int) -> None:
         at = facts.base_seqno
@@ -229,16 +229,21 @@ class BackupWriter:
         if at != to_seqno or self._todo:
             raise Corruption(f"the copy ends at commit {at} instead of {to_seqno}", form.FILES, 0)
 
-    def _retain(self) -> None:
-        """Takes away the oldest backups; the new one is whole whatever comes of it."""
+    def _retain(self) -> list[str]:
+        """Takes away the oldest backups; the new one is whole whatever comes of it.
+
+        Returns:
+            What is damaged, where nothing was taken away for that reason.
+        """
         if not self._keep or self._damaged:
-            return
+            return [error.message for error in self._damaged if self._keep]
         superfluous = self._earlier[: max(0, len(self._earlier) + 1 - self._keep)]
         with contextlib.suppress(OSError):
             for backup in superfluous:
                 form.remove(self._disk, backup.number)
             if superfluous:
                 form.sweep(self._disk)
+        return []
 
     def close(self) -> None:
         """Gives up what is not finished."""

@@ -7,6 +7,7 @@ the difference to a restore, and why what is missing is told as exactly as it is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,19 +178,25 @@ def _correct(rebuild: Rebuild, commits: Commits, meta: Meta) -> int:
     """Applies those commits that the base should have, and that lead up to its end without a gap."""
     begin = _unbroken_from(commits, meta.seqno)
     mapping: list[Generation | None] = list(rebuild.mapping())
-    frames = [(frame.seqno, frame.operations) for frame in _up_to(commits, begin, meta.seqno)]
-    for _, operations in reversed(frames):  # what was under each number before the first of them
-        for operation in reversed(operations):
-            _go_back(mapping, operation)
-    for seqno, operations in frames:
-        for number, operation in enumerate(operations):
+    moves = [
+        operation
+        for frame in _up_to(commits, begin, meta.seqno)
+        for operation in frame.operations
+        if operation[0] in (FLUSH, SWAP)
+    ]
+    for operation in reversed(moves):  # what was under each number before the first of them
+        _go_back(mapping, operation)
+    corrected = 0
+    for frame in _up_to(commits, begin, meta.seqno):  # read once more: all of them may be more than the memory holds
+        for number, operation in enumerate(frame.operations):
             if operation[0] == FLUSH:
-                mapping[operation[1]] = (seqno, number)
+                mapping[operation[1]] = (frame.seqno, number)
             elif operation[0] == SWAP:
                 _swap(mapping, operation)
             elif (generation := mapping[operation[1]]) is not None and rebuild.knows(generation):
-                rebuild.put(generation, operation[2], _record(seqno, operation))
-    return len(frames)
+                rebuild.put(generation, operation[2], _record(frame.seqno, operation))
+        corrected += 1
+    return corrected
 
 
 def _unbroken_from(commits: Commits, seqno: int) -> int:
@@ -199,13 +206,11 @@ def _unbroken_from(commits: Commits, seqno: int) -> int:
     return max((min(last, seqno) for first, last in commits.missing if first <= seqno), default=0)
 
 
-def _up_to(commits: Commits, after: int, seqno: int) -> list[Frame]:
-    found: list[Frame] = []
+def _up_to(commits: Commits, after: int, seqno: int) -> Iterator[Frame]:
     for frame in commits.frames(after):
         if frame.seqno > seqno:
-            break
-        found.append(frame)
-    return found
+            return
+        yield frame
 
 
 def _go_back(mapping: list[Generation | None], operation: Any) -> None:
