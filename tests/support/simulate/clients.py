@@ -83,6 +83,9 @@ class House:
     def forget(self, connection: Connection) -> None:
         self.connections.discard(connection)
 
+    def yield_to_base(self) -> None:
+        pass
+
 
 class Tokens:
     """The codec's stand-in: replies by number."""
