@@ -87,7 +87,7 @@ class BasedStore:
         self.spawn.settle()
 
     def _base(self) -> _Watched:
-        return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs"))
+        return _Watched(self, "base", Base(ModelEngine(self.disk, "base"), "runs", lambda: None))
 
     def _writer(self) -> _Watched:
         return _Watched(self, "run-writer", RunBuilder(self._open_run, clock=self.clock))

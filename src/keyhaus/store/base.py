@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,10 +36,11 @@ class Base:
     Args:
         engine: The engine.
         runs: The directory that runs are written to.
+        give_way: Called every few rows of a read.
     """
 
-    def __init__(self, engine: Engine, runs: str) -> None:
-        self._engine, self._runs = engine, runs
+    def __init__(self, engine: Engine, runs: str, give_way: Callable[[], None] = os.sched_yield) -> None:
+        self._engine, self._runs, self._give_way = engine, runs, give_way
         self.reserves: dict[Path, int] = {}
 
     def meta(self) -> tuple[int, bytes | None]:
@@ -59,7 +61,7 @@ class Base:
             size += sum([len(row) for row in rows if row is not None])
             if size >= PAGE_BYTES_MAX:
                 break
-            os.sched_yield()
+            self._give_way()
         return found
 
     def page(

@@ -318,7 +318,7 @@ class World:
             self.counts["flushes"] += 1
 
     def _make_base(self) -> Base:
-        return Base(ModelEngine(self.disk, "base"), "runs")
+        return Base(ModelEngine(self.disk, "base"), "runs", lambda: None)
 
     def _make_builder(self) -> RunBuilder:
         return RunBuilder(self._open_run, clock=self.clock)
