@@ -38,7 +38,7 @@ from tests.support.load import (
     check_brief,
     everything,
 )
-from tests.support.processes import HOST, SOURCE, RunningKeyhaus, ServerFailed, ServerProcess, keyhaus_server
+from tests.support.processes import HOST, SOURCE, RunningKeyhaus, ServerFailed, ServerProcess, children, keyhaus_server
 
 CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "12"))
 CYCLES_PER_DIRECTORY = 20  # until a base takes over from the journal, each start reads all of it
@@ -211,16 +211,6 @@ class Flushing(History):
         for number in range(16):
             if number % SPARE >= len(self.models) and number != BRIEF_DATABASE:
                 assert everything(server.port, number) == {}, f"nobody wrote to database {number}"
-
-
-def children(process: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [
-            int(child)
-            for task in Path(f"/proc/{process}/task").iterdir()
-            for child in (task / "children").read_text().split()
-        ]
-    return []
 
 
 def info(link: Link) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Serve
 from tests.support.load import Link
-from tests.support.processes import HOST, RunningKeyhaus
+from tests.support.processes import HOST, RunningKeyhaus, children
 from tests.support.wire import encoded
 
 MIB: Final = 1 << 20
@@ -279,3 +279,20 @@ def test_thousands_who_say_nothing(server: RunningKeyhaus, others: Others) -> No
         connection.close()
     others.wait_for_clients(1)
     assert others.growth() < 500 * 40_000
+
+
+def test_what_a_flush_took_is_given_back(serve: Serve) -> None:
+    """The process that writes runs lives on between two flushes, and keeps next to nothing then."""
+    server = serve("--set", "memtable-bytes=32mb", "--set", "cache-bytes=0", "--set", "block-cache-bytes=1mb")
+    with Link(server.port) as link:
+        for number in range(300):
+            rows = [word for row in range(500) for word in (b"%d:%d" % (number, row), b"v" * 100)]
+            assert link.ask(b"MSET", *rows) == b"OK"
+        deadline = time.monotonic() + SECONDS
+        while b"flush_running:0\r\n" not in link.ask(b"INFO", b"keyhaus"):
+            assert time.monotonic() < deadline, "the flush does not end"
+            time.sleep(0.05)
+        assert b"flushes:0\r\n" not in link.ask(b"INFO", b"keyhaus")
+    (writer,) = (child for child in children(server.pid) if Path(f"/proc/{child}/comm").read_text() == "run-writer\n")
+    rollup = Path(f"/proc/{writer}/smaps_rollup").read_text(encoding="ascii")
+    assert next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) < 35 << 10

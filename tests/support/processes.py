@@ -163,3 +163,13 @@ class RunningKeyhaus(ServerProcess):
         """The only port, where there is one."""
         (port,) = self.ports.values()
         return port
+
+
+def children(process: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [
+            int(child)
+            for task in Path(f"/proc/{process}/task").iterdir()
+            for child in (task / "children").read_text().split()
+        ]
+    return []

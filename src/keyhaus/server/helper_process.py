@@ -25,6 +25,8 @@ from keyhaus.core.spawn import HelperLost
 
 END_SECONDS: Final = 5.0  # how long it may take to end by itself before it is killed
 _LARGE_BYTES: Final = 1 << 16  # arguments from this size on are not copied once more to stand in one write with others
+# Python's own allocator keeps what is freed as long as anything beside it is in use; from time to time this takes much.
+_BACKGROUND: Final = {"PYTHONMALLOC": "malloc"}
 
 _Done: TypeAlias = Callable[[Any, BaseException | None], None]
 _logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class HelperProcess:
         self._output: deque[bytes | memoryview] = deque()
         self._sending = self._writable = False
         self._lost: str | None = None
-        self._socket, self._process = _start(name)
+        self._socket, self._process = _start(name, _BACKGROUND if niceness else {})
         self.pid = self._process.pid
         if niceness:
             # At once: the start of an interpreter takes as long as a small flush.
@@ -157,7 +159,7 @@ class HelperProcess:
         threading.Thread(target=_reap, args=(self._process, self._name), name=f"{self._name}-end").start()
 
 
-def _start(name: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _start(name: str, environment: dict[str, str]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
@@ -167,7 +169,7 @@ def _start(name: str) -> tuple[socket.socket, subprocess.Popen[bytes]]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
     return ours, process
 

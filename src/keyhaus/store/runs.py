@@ -5,11 +5,14 @@ priority. Each part is sorted as it comes, and the parts are merged as the file 
 
 Where server and helper share a core a low priority is not enough: whoever has it when the server wakes may keep it for
 milliseconds (Linux' EEVDF, without a timer for that). So the helper yields about every tenth of a millisecond while it
-writes, and is kept from the first flush on, since the start of an interpreter can't yield.
+writes, and is kept from the first flush on, since the start of an interpreter can't yield. What a run took is given back
+to the operating system; helpers in the background use the C library's allocator for that.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import heapq
 import os
 from collections.abc import Callable, Iterator
@@ -68,6 +71,13 @@ class RunBuilder:
 
     def finish(self, name: str, meta: bytes) -> int:
         """Writes the run, durably; how many rows it has. On a full disk the room that was kept free for it is used."""
+        try:
+            return self._finish(name, meta)
+        finally:
+            with contextlib.suppress(OSError, AttributeError):  # not glibc
+                ctypes.CDLL(None).malloc_trim(0)
+
+    def _finish(self, name: str, meta: bytes) -> int:
         parts, self._parts = self._parts, []
         parts.append([(layout.META, meta)])
         self._worked_since_ns, self._worked_ns, self._waited_ns = self._clock.monotonic_ns(), 0, 0
