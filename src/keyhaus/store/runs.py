@@ -5,8 +5,8 @@ priority. Each part is sorted as it comes, and the parts are merged as the file 
 
 Where server and helper share a core a low priority is not enough: whoever has it when the server wakes may keep it for
 milliseconds (Linux' EEVDF, without a timer for that). So the helper yields about every tenth of a millisecond while it
-writes, and is kept from the first flush on, since the start of an interpreter can't yield. What a run took is given back
-to the operating system; helpers in the background use the C library's allocator for that.
+writes, and is kept from the first flush on, since the start of an interpreter can't yield. What a run took is given
+back to the operating system; helpers in the background use the C library's allocator for that.
 """
 
 from __future__ import annotations
