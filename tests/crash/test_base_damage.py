@@ -44,6 +44,12 @@ def fill(link: Link, name: bytes, count: int) -> None:
         assert [link.reply() for _ in range(100)] == [b"OK"] * 100
 
 
+def number_of(link: Link, field: str) -> int:
+    found = re.search(rb"\b%b:(\d+)" % field.encode(), link.ask(b"INFO", b"keyhaus"))
+    assert found is not None
+    return int(found[1])
+
+
 def flushed(link: Link, flushes: int) -> None:
     """Waits until there were that many flushes, and none is running."""
     while True:
@@ -98,6 +104,9 @@ def read_everything(server: RunningKeyhaus, model: State) -> str:
             else:
                 assert (sorted(value) == sorted(model)) if isinstance(value, list) else value == len(model)
         assert link.ask(b"PING") == b"PONG"
+        assert (number_of(link, "base_damaged_reads") > 0) >= any(
+            refusal.startswith("CORRUPTION") for refusal in refusals
+        )
     for refusal in refusals:
         assert re.match(r"(CORRUPTION|STORAGE|ERR) ?.*\.sst", refusal), f"the file is not named: {refusal}"
     return "refused when read" if refusals else "right"
@@ -152,8 +161,9 @@ def test_an_older_base_under_a_newer_journal_is_refused(original: tuple[Path, St
     source, model = original
     shutil.copytree(source, tmp_path, dirs_exist_ok=True)
     with keyhaus_server(tmp_path, *OPTIONS) as server, Link(server.port) as link:
-        fill(link, b"more", 1000)
-        flushed(link, 2)
+        before = number_of(link, "base_seqno")
+        while number_of(link, "changes_oldest_seqno") <= before:  # until the journal has given back what it would need
+            fill(link, b"more", 500)
     shutil.rmtree(tmp_path / "data" / "base")
     shutil.copytree(source / "data" / "base", tmp_path / "data" / "base")
     assert outcome(tmp_path, model) == "refused at the start"

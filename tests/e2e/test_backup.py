@@ -111,7 +111,45 @@ def test_a_moment_that_is_not_at_hand_is_refused_with_what_is(past: Past) -> Non
         assert "is not at hand: what can be restored is 20" in result.stderr
     assert not (past.directory / "nowhere").exists()
     result = command("backup", "restore", "backups", "--to", "nowhere", "--number", "9", directory=past.directory)
-    assert (result.returncode, result.stderr) == (1, "keyhaus: there is no backup 9\n")
+    assert (result.returncode, result.stderr) == (1, "keyhaus: there is no backup 9: there is 1, 2, 3\n")
+
+
+def test_what_is_newer_than_backup_and_archive_is_in_the_database_and_the_refusal_says_so(past: Past) -> None:
+    words = ("--to-time", "2101-01-01T00:00:00Z")
+    result = command("backup", "restore", "backups", "--to", "nowhere", *words, directory=past.directory)
+    assert "; what is newer is in the database's own journal: make a backup of it, or stop its server" in result.stderr
+
+
+def test_a_time_before_the_first_commit_is_not_at_hand(tmp_path: Path) -> None:
+    with keyhaus_server(tmp_path, *OPTIONS) as server, redis.Redis(HOST, server.port) as client:
+        client.set("first", "1")
+        assert client.info("keyhaus")["base_seqno"] == 0
+        client.save()
+    words = ("--to-time", "2020-01-01T00:00:00Z")
+    result = command("backup", "restore", "data/backups", "--to", "empty", *words, directory=tmp_path)
+    assert result.returncode == 1
+    assert "2020-01-01T00:00:00.000Z is not at hand: what can be restored is 20" in result.stderr
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_directory_that_is_none_of_backups_or_of_an_archive_is_told(past: Past) -> None:
+    (past.directory / "other").mkdir()
+    listed = command("backup", "list", "other", directory=past.directory)
+    assert (listed.returncode, listed.stderr) == (1, "keyhaus: there is no backup in other\n")
+    for words in (("backup", "restore", "backups", "--to", "r"), ("salvage", "data", "--to", "s")):
+        result = command(*words, "--archive-dir", "missing", directory=past.directory)
+        assert (result.returncode, result.stderr) == (1, "keyhaus: missing: there is no such archive\n")
+        assert not (past.directory / words[-1]).exists()
+        result = command(*words, "--archive-dir", "other", directory=past.directory)
+        assert result.returncode == 0
+        assert result.stderr == f"keyhaus: the archive other has nothing of history {past.history}\n"
+        shutil.rmtree(past.directory / words[-1])
+
+
+def test_a_server_makes_backups_below_its_own_directory_by_their_name_from_there(tmp_path: Path) -> None:
+    with keyhaus_server(tmp_path, *OPTIONS) as server:
+        command("backup", "create", "--url", f"redis://{HOST}:{server.port}", "weekly", directory=tmp_path)
+    assert len(told("backup", "list", "data/backups/weekly", directory=tmp_path)) == 1
 
 
 def test_a_directory_that_is_not_empty_is_left_alone(past: Past) -> None:

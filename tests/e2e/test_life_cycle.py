@@ -218,6 +218,18 @@ def test_a_data_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("mine")
+    assert "data is no database, and not empty (thesis.tex): choose another directory" in refusal(tmp_path, *SMALL)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["thesis.tex"]
+
+
+def test_a_fresh_file_system_is_no_directory_of_something_else(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "data" / "lost+found").mkdir(parents=True)
+    serve(*SMALL)
+
+
 def test_a_data_directory_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
     assert "data directory /proc/keyhaus can't be used" in refusal(tmp_path, "--data-dir", "/proc/keyhaus")
 

@@ -12,7 +12,7 @@ import typer
 from keyhaus.cli import report
 from keyhaus.cli.remote import Remote
 from keyhaus.core.disk import OsDisk
-from keyhaus.core.errors import StorageError
+from keyhaus.core.errors import NotFound, StorageError
 from keyhaus.store.backup import form, offline
 from keyhaus.store.backup import restore as restoring
 from keyhaus.store.backup.online import DIRECTORY
@@ -84,7 +84,7 @@ def create(
 def _remote(url: str, directory: Path | None) -> dict[str, Any]:
     remote = Remote(url)
     try:
-        words = ["BACKUP", "CREATE", *([str(directory.absolute())] if directory is not None else [])]
+        words = ["BACKUP", "CREATE", *([str(directory)] if directory is not None else [])]
         made = remote.table("BACKUP", "STATUS")["made"]
         remote.ask(*words)
         while (status := remote.table("BACKUP", "STATUS"))["state"] != b"idle":
@@ -103,6 +103,8 @@ def list_backups(backup_dir: _Directory, json: _Json = False) -> None:
     """List the backups of a directory: number, time, the commits that each can be restored to, size."""
     with report.failures():
         found, damaged = form.readable(OsDisk(backup_dir, read_only=True))
+        if not found and not damaged:
+            raise NotFound(f"there is no backup in {backup_dir}")
         if json:
             report.as_json([summary(backup) for backup in found])  # what is damaged is told below
         else:
@@ -170,7 +172,7 @@ def restore(
         raise typer.BadParameter("it is either a number or a time", param_hint="--to-seqno, --to-time")
     point = Point(number, to_seqno, None if to_time is None else _unix_ms(to_time))
     with report.failures():
-        archive = OsDisk(archive_dir, read_only=True) if archive_dir is not None else None
+        archive = report.archive(archive_dir)
         disk = OsDisk(backup_dir, read_only=True)
         lock = disk.lock_to_read()
         try:
@@ -178,6 +180,7 @@ def restore(
         finally:
             lock.release()
         report.clear()
+        report.archive_is_of(archive, archive_dir, restored.from_history)
         if json:
             report.as_json(restored._asdict())
         else:

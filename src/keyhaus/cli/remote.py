@@ -32,7 +32,11 @@ class Remote:
         parts = urlsplit(url)
         if parts.scheme != "redis" or not parts.hostname:
             raise ValueError(f"{url!r} is no address of a server: expected redis://HOST:PORT")
-        self._socket = socket.create_connection((parts.hostname, parts.port or DEFAULT_PORT), SECONDS)
+        place = (parts.hostname, parts.port or DEFAULT_PORT)
+        try:
+            self._socket = socket.create_connection(place, SECONDS)
+        except OSError as error:
+            raise ConnectionError(f"nobody answers at {place[0]}:{place[1]}: {error.strerror or error}") from error
         self._reader = self._socket.makefile("rb")
         if parts.password is not None:
             words = ("AUTH", unquote(parts.username), unquote(parts.password)) if parts.username else None

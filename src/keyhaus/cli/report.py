@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import typer
 
-from keyhaus.core.errors import Error
+from keyhaus.core.disk import OsDisk
+from keyhaus.core.errors import Error, NotFound
+from keyhaus.journal import archive as archives
 from keyhaus.store.repair.findings import DAMAGE, Finding
 
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
@@ -61,6 +64,21 @@ def _tell(finding: Finding, json: bool) -> Finding:
         place = "" if finding.offset is None else f" at offset {finding.offset}"
         typer.echo(f"{finding.kind}: {finding.file}{place}: {finding.problem}")
     return finding
+
+
+def archive(directory: Path | None) -> OsDisk | None:
+    """The archive that a command is to read. Raises NotFound where there is no such directory."""
+    if directory is None:
+        return None
+    if not directory.is_dir():
+        raise NotFound(f"{directory}: there is no such archive")
+    return OsDisk(directory, read_only=True)
+
+
+def archive_is_of(archive: OsDisk | None, directory: Path | None, history: str | None) -> None:
+    """Says so where an archive was given that has nothing of what was looked for."""
+    if archive is not None and history is not None and not archives.files(archive, history):
+        typer.echo(f"keyhaus: the archive {directory} has nothing of history {history}", err=True)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import msgspec
 import typer
 
 from keyhaus.cli import report
-from keyhaus.core.disk import OsDisk
 from keyhaus.store.repair.salvage import Salvaged
 from keyhaus.store.repair.salvage import salvage as bring_back
 
@@ -26,9 +25,10 @@ def salvage(
     where there is none. The new database has a new history.
     """
     with report.failures():
-        archive = OsDisk(archive_dir, read_only=True) if archive_dir is not None else None
+        archive = report.archive(archive_dir)
         told = bring_back(directory, to, archive, report.progress)
         report.clear()
+        report.archive_is_of(archive, archive_dir, told.from_history)
         if json:
             report.as_json({**msgspec.to_builtins(told), "complete": told.complete})
         else:
@@ -45,9 +45,10 @@ def _tell(to: Path, told: Salvaged) -> None:
         typer.echo(f"{told.rows} rows were read of the base, which ended at commit {told.base_seqno}")
     if told.uncertain_rows:
         typer.echo(
-            f"{told.uncertain_rows} of them are uncertain: a later version or a deletion may have been in what is "
-            f"damaged; {told.corrected} commits corrected what they could"
+            f"{told.uncertain_rows} of them are uncertain: what is damaged may have held a later version, or a deletion"
         )
+    if told.corrected:
+        typer.echo(f"{told.corrected} commits of the journal and the archive corrected that")
     for after, before in told.lost_keys:
         typer.echo(f"rows may be lost between {_key(after)} and {_key(before) if before else 'the end'}")
     for name in told.unreadable:
@@ -55,6 +56,8 @@ def _tell(to: Path, told: Salvaged) -> None:
     for seqno, number in told.adopted:
         typer.echo(f"what commit {seqno} began as database {number} was put there by guess")
     typer.echo(f"{told.commits} commits were applied, up to {told.seqno}")
+    if told.from_the_first and not told.base_whole:
+        typer.echo("the journal and the archive have every commit from the first on: nothing of the base was needed")
     for first, last in told.missing:
         which = f"commit {first}" if first == last else f"commits {first} to {last}"
         typer.echo(f"lost: {which}")

@@ -25,6 +25,7 @@ from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsDisk, OsLock
 from keyhaus.core.errors import Corruption, OtherFormat, StorageError
 from keyhaus.core.settings import Settings
+from keyhaus.journal import manifest as manifests
 from keyhaus.journal import recovery
 from keyhaus.server.server import Address, Server
 from keyhaus.server.spawn import LoopSpawn
@@ -32,13 +33,14 @@ from keyhaus.session.hub import Hub
 from keyhaus.store.backup.online import Backups
 from keyhaus.store.backup.rebuild import refuse_unfinished
 from keyhaus.store.backup.writer import make_directory
-from keyhaus.store.base import OPEN_RESERVE, give_up, remove_runs
+from keyhaus.store.base import BASE, OPEN_RESERVE, give_up, remove_runs
 from keyhaus.store.ground import Ground
 from keyhaus.store.store import Store
 
 log = logging.getLogger("keyhaus.server")
 
 LOCK_NAME = "LOCK"
+OWN_NAMES = ("LOCK", "UNFINISHED", "RESERVE", "journal", "base", "runs", "checkpoint", "backups", "lost+found")
 FILES_OF_ITS_OWN = 64  # the journal's, the listeners', the standard streams
 
 
@@ -68,7 +70,7 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
     _allow_files(settings)
     lock = None
     if settings["engine"] != "memory":
-        lock = _take(Path(settings["dir"]))
+        lock = _take(Path(settings["dir"]), settings)
     try:
         # The ports first: who can't have them need not wait for a recovery to hear of it.
         bound = [(address, await _bind(address)) for address in addresses]
@@ -110,12 +112,13 @@ def _allow_files(settings: Settings) -> None:
         )
 
 
-def _take(directory: Path) -> OsLock:
+def _take(directory: Path, settings: Settings) -> OsLock:
     """The data directory, made where it is missing, taken for this process."""
     try:
         make_directory(directory)
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "it is not writable", str(directory))
+        _refuse_strangers(directory, settings)
         return OsDisk(directory).lock(LOCK_NAME)
     except StorageError as error:
         raise StartFailed(error.message) from error
@@ -124,6 +127,18 @@ def _take(directory: Path) -> OsLock:
         raise StartFailed(
             f"the data directory {directory} can't be used: {reason}; choose another with --data-dir"
         ) from error
+
+
+def _refuse_strangers(directory: Path, settings: Settings) -> None:
+    """A directory that holds other things than a database is most likely a slip. Raises StartFailed."""
+    if (directory / manifests.NAME).exists() or (directory / BASE / "CURRENT").exists():
+        return
+    own = {Path(settings[name]).resolve() for name in ("archive-dir", "backup-dir") if settings[name]}
+    for path in sorted(directory.iterdir()):
+        if path.name not in OWN_NAMES and not path.name.startswith(".") and path.resolve() not in own:
+            raise StartFailed(
+                f"{directory} is no database, and not empty ({path.name}): choose another directory with --data-dir"
+            )
 
 
 async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:

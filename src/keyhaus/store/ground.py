@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from keyhaus.core.errors import SnapshotTooOld, StorageError
+from keyhaus.core.errors import Corruption, SnapshotTooOld, StorageError
 from keyhaus.core.spawn import Helper, HelperLost, Spawn
 from keyhaus.store import layout
 from keyhaus.store.layout import Meta
@@ -22,6 +22,7 @@ log = logging.getLogger("keyhaus.store")
 
 RESTART_MS: Final = 200
 DEATHS_MAX: Final = 3  # in a row without an answer: then what was asked first is not asked again
+DAMAGE_MAX: Final = 100  # places that are told in the log
 FILE: Final = "base"  # as errors name it
 
 Done: TypeAlias = Callable[[Any, BaseException | None], None]
@@ -36,6 +37,7 @@ class Ground:
         view: The number of its newest view.
         stats: The engine's numbers, as of the newest ingest.
         restarts: How often the helper had to be started again.
+        damaged: How many answers met damage in the base.
     """
 
     def __init__(self, spawn: Spawn, factory: str, args: tuple[Any, ...]) -> None:
@@ -51,7 +53,8 @@ class Ground:
         self.meta: Meta | None = None
         self.view = 0
         self.stats: dict[str, Any] = {}
-        self.restarts = 0
+        self.restarts = self.damaged = 0
+        self._damage: set[str] = set()
 
     def open(self, done: Callable[[BaseException | None], None]) -> None:
         """Starts the helper; `meta` is known once it calls back."""
@@ -97,6 +100,11 @@ class Ground:
                 return self._lost()
             self._deaths = 0
             del self._calls[number]
+            if isinstance(error, Corruption):
+                self.damaged += 1
+                if len(self._damage) < DAMAGE_MAX and error.message not in self._damage:
+                    self._damage.add(error.message)
+                    log.error("the base is damaged, see `keyhaus check`: %s", error.message)
             done(result, error if view is None or error is None else _unreadable(error))
 
         helper.call(method, args, answered)

@@ -558,6 +558,7 @@ class Store:
                 "row_cache_hit_rate": round(cache.hits / looked_up, 4) if looked_up else 0.0,
                 "cold_reads": self.gatherer.cold_reads,
                 "base_restarts": ground.restarts,
+                "base_damaged_reads": ground.damaged,
                 **self.flusher.statistics(),
                 **{f"base_{name}": value for name, value in ground.stats.items()},
             }

@@ -119,7 +119,7 @@ class Backups:
 
         Raises UserError for any other.
         """
-        path = Path(wanted).resolve()
+        path = Path(self.directory, wanted).resolve()
         if not path.is_relative_to(self.directory):
             raise UserError(
                 f"{wanted} is not below {self.directory} (backup-dir): a client can have backups made only there"

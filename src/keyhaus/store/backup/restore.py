@@ -73,11 +73,13 @@ class Reach(NamedTuple):
     Attributes:
         backup: The backup.
         kept: The commits that follow its base.
+        since_ms: The time of its base, or of the first commit where it has none.
         complete_ms: Every commit up to this time is at hand.
     """
 
     backup: Backup
     kept: Kept
+    since_ms: int
     complete_ms: int
 
 
@@ -95,7 +97,10 @@ def reach(disk: Disk, backup: Backup, archive: Disk | None) -> Reach:
         at, last = furthest.ends, furthest.name
     if last and archive is not None:
         complete_ms = max(complete_ms, _header(archive, last).last_ms - 1)
-    return Reach(backup, Kept(stretches, at), complete_ms)
+    kept, since_ms = Kept(stretches, at), backup.base_ms
+    if not backup.base_seqno and at:
+        since_ms = next(kept.commits(0)).unix_ms
+    return Reach(backup, kept, since_ms, complete_ms)
 
 
 def _header(archive: Disk, name: str) -> archives.Header:
@@ -119,7 +124,8 @@ def choose(disk: Disk, point: Point, archive: Disk | None) -> Reach:
     """
     if point.number is not None:
         if point.number not in form.numbers(disk):
-            raise NotFound(f"there is no backup {point.number}")
+            there = ", ".join(map(str, form.numbers(disk))) or "none"
+            raise NotFound(f"there is no backup {point.number}: there is {there}")
         candidates = [reach(disk, form.read(disk, point.number), archive)]
     else:
         found, damaged = form.readable(disk)
@@ -141,7 +147,7 @@ def _fits(entry: Reach, point: Point) -> bool:
     if point.seqno is not None:
         return backup.base_seqno <= point.seqno <= entry.kept.newest
     if point.unix_ms is not None:
-        return backup.base_ms <= point.unix_ms <= entry.complete_ms
+        return entry.since_ms <= point.unix_ms <= entry.complete_ms
     return True
 
 
@@ -152,10 +158,12 @@ def _out_of_range(candidates: list[Reach], point: Point) -> str:
         return f"commit {point.seqno} is not at hand: what can be restored is {parts} of history " + (
             candidates[-1].backup.history
         )
-    spans = [(entry.backup.base_ms, entry.complete_ms) for entry in candidates]
+    spans = [(entry.since_ms, entry.complete_ms) for entry in candidates]
     parts = ", ".join(f"{shown(begin)} to {shown(end)}" for begin, end in _joined(spans))
     assert point.unix_ms is not None
-    return f"{shown(point.unix_ms)} is not at hand: what can be restored is {parts}"
+    later = max(end for _, end in spans) < point.unix_ms
+    hint = "; what is newer is in the database's own journal: make a backup of it, or stop its server" if later else ""
+    return f"{shown(point.unix_ms)} is not at hand: what can be restored is {parts}{hint}"
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -46,6 +46,7 @@ class Commits:
     Attributes:
         history: As the manifest says; None where it can't be read.
         missing: Numbers (first, last) of commits that are known or likely to have been there, and can't be read.
+        begins_after: The number after which the oldest segment or archive file begins, as far as is known.
         top: The highest number that was seen in any place (J8).
         clock: The newest time that was seen.
     """
@@ -58,6 +59,7 @@ class Commits:
         """
         self.missing: list[tuple[int, int]] = []
         self.top = self.clock = 0
+        self.begins_after = FAR
         self._proven = 0
         self._places: list[Place] = []
         self._jumps: list[tuple[int, int]] = []
@@ -78,6 +80,7 @@ class Commits:
                 self._proven = max(self._proven, line.begins_after, line.counts_to or 0)
                 limit = FAR if line.counts_to is None else line.counts_to
                 if disk.exists(line.name):
+                    self.begins_after = min(self.begins_after, line.begins_after)
                     sources.append(Source(disk, line.name, line.epoch, limit))
         else:
             sources = [Source(disk, name, _epoch(read(disk, name)), FAR) for name in _segment_names(disk)]
@@ -102,6 +105,7 @@ class Commits:
                 epoch = archives.read_header(data[:HEADER_BYTES], file.name).epoch
             except ValueError:
                 epoch = _epoch(data)
+            self.begins_after = min(self.begins_after, file.begins_after)
             self.top = max(self.top, file.ends)
             self._proven = max(self._proven, file.ends)
             self._add(Source(archive, file.name, epoch, file.ends), list(layout.groups(data, epoch)))

@@ -44,6 +44,7 @@ class Salvaged(msgspec.Struct):
         base_seqno: What the base covered, as far as it says so.
         commits: How many commits were applied.
         corrected: How many commits up to base_seqno corrected what was read of the base.
+        from_the_first: Whether journal and archive have all that there ever were, so that the base isn't needed.
         seqno: The last one.
         missing: Numbers (first, last) of commits that can't be read; some may never have been.
         lost_keys: Stretches of rows in which a damaged block hides some: the rows before and behind it.
@@ -60,6 +61,7 @@ class Salvaged(msgspec.Struct):
     base_seqno: int = 0
     commits: int = 0
     corrected: int = 0
+    from_the_first: bool = False
     seqno: int = 0
     missing: list[tuple[int, int]] = []
     lost_keys: list[tuple[str, str]] = []
@@ -70,7 +72,8 @@ class Salvaged(msgspec.Struct):
     @property
     def complete(self) -> bool:
         """Whether nothing is known to be lost."""
-        return not (self.missing or self.lost_keys or self.unreadable or self.uncertain_rows or self.adopted)
+        of_the_base = self.lost_keys or self.unreadable or self.uncertain_rows or self.adopted
+        return not self.missing and (self.from_the_first or not of_the_base)
 
 
 def salvage(source: Path, target: Path, archive: Disk | None = None, progress: Progress = silent) -> Salvaged:
@@ -130,8 +133,11 @@ def _salvage(source: Path, disk: OsDisk, target: Path, archive: Disk | None, pro
         told.from_history = commits.history or (None if meta is None else meta.history)
         told.base_seqno, told.findings = rebuild.seqno, findings
         if not whole and meta is not None:
-            told.corrected = _correct(rebuild, commits, meta)
+            told.corrected, told.from_the_first = _correct(rebuild, commits, meta)
+        from_none = rebuild.seqno == 0
         _apply(rebuild, commits, told, progress)
+        if from_none and commits.begins_after == 0 and not told.missing:
+            told.from_the_first = True
         if rows is not None:
             told.adopted = rebuild.adopt()
         rebuild.clock = max(rebuild.clock, commits.clock)
@@ -174,8 +180,12 @@ def _read_rows(rows: BaseRows, rebuild: Rebuild, told: Salvaged, progress: Progr
     told.unreadable = [f"{BASE}/{name}" for name in rows.unreadable]
 
 
-def _correct(rebuild: Rebuild, commits: Commits, meta: Meta) -> int:
-    """Applies those commits that the base should have, and that lead up to its end without a gap."""
+def _correct(rebuild: Rebuild, commits: Commits, meta: Meta) -> tuple[int, bool]:
+    """Applies those commits that the base should have, and that lead up to its end without a gap.
+
+    Returns:
+        How many there were, and whether they begin with the very first one.
+    """
     begin = _unbroken_from(commits, meta.seqno)
     mapping: list[Generation | None] = list(rebuild.mapping())
     moves = [
@@ -196,7 +206,7 @@ def _correct(rebuild: Rebuild, commits: Commits, meta: Meta) -> int:
             elif (generation := mapping[operation[1]]) is not None and rebuild.knows(generation):
                 rebuild.put(generation, operation[2], _record(frame.seqno, operation))
         corrected += 1
-    return corrected
+    return corrected, begin == commits.begins_after == 0
 
 
 def _unbroken_from(commits: Commits, seqno: int) -> int:
