@@ -33,6 +33,10 @@ class Target:
         time.sleep(seconds)
         return "slept"
 
+    def sleep_on(self, seconds: float) -> str:
+        """Under another name: what was answered before is sent first."""
+        return self.sleep(seconds)
+
     def zeros(self, count: int) -> bytes:
         return bytes(count)
 

@@ -343,3 +343,26 @@ def test_the_engine_of_a_killed_server_can_be_opened_at_once(tmp_path: Path) -> 
         helper.close()
         loop.close()
         assert gone(helper.pid)
+
+
+def test_a_death_behind_an_answer_and_before_unread_calls_is_noticed(run: Any, caller: Caller) -> None:
+    """The socket has an answer then, an error, and its end; uvloop calls back once for all of them."""
+
+    def meanwhile(seconds: float) -> None:
+        time.sleep(seconds)  # not the loop's: nothing is read of what is answered
+
+    async def story() -> None:
+        assert await caller.ask("echo", 0) == 0
+        answered, *asked = caller.ask("sleep", 0.5), caller.ask("sleep_on", 60)
+        await asyncio.sleep(0.1)  # it has read both
+        asked.append(caller.ask("echo", 1))
+        await asyncio.sleep(0.1)  # sent, and never read
+        meanwhile(0.6)
+        caller.helper.kill()
+        meanwhile(0.1)
+        assert await answered == "slept"
+        for future in asked:
+            with pytest.raises(HelperLost):
+                await future
+
+    run(story())

@@ -23,6 +23,7 @@ import msgspec
 from keyhaus.core.helper import HEAD, READ_BYTES, Frames, unpacked_error
 from keyhaus.core.spawn import HelperLost
 
+READS_A_TURN: Final = 4
 END_SECONDS: Final = 5.0  # how long it may take to end by itself before it is killed
 _LARGE_BYTES: Final = 1 << 16  # arguments from this size on are not copied once more to stand in one write with others
 # Python's own allocator keeps what is freed as long as anything beside it is in use; from time to time this takes much.
@@ -112,15 +113,25 @@ class HelperProcess:
             self._loop.remove_writer(self._socket.fileno())
 
     def _receive(self) -> None:
-        try:
-            data = self._socket.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lose(f"the helper process {self._name} ({self.pid}) has ended")
-            return
+        """Takes all that has come, up to the end if that is there: uvloop calls no second time after an error.
+
+        The socket of a helper that died with calls unread has an error, behind answers that are still to be taken.
+        """
+        for _ in range(READS_A_TURN):
+            if self._lost is not None:
+                return
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                return self._lose(f"the helper process {self._name} ({self.pid}) has ended")
+            self._take(data)
+        self._loop.call_soon(self._receive)
+
+    def _take(self, data: bytes) -> None:
         try:
             frames = self._frames.feed(data)
         except msgspec.MsgspecError as error:
