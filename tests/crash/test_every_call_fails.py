@@ -18,7 +18,7 @@ from keyhaus.core.errors import Corruption, StorageError
 from tests.support.based import BasedStore
 from tests.support.simulation import Inode, SimulatedDisk, SimulatedFile
 
-CALLS: Final = int(os.environ.get("KEYHAUS_CALLS", "100"))
+CALLS: Final = int(os.environ.get("KEYHAUS_CALLS", "70"))
 SETTINGS: Final = {"journal_segment_bytes": 64 << 10, "cache_bytes": 0}
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.histories import PLANTED, World, history, planted
 
 FIRST = int(os.environ.get("KEYHAUS_SEED", "0"))
-HISTORIES = int(os.environ.get("KEYHAUS_HISTORIES", "2000"))
+HISTORIES = int(os.environ.get("KEYHAUS_HISTORIES", "1200"))
 PLANTED_HISTORIES = 1500
 
 

@@ -42,7 +42,7 @@ from tests.support.load import (
 )
 from tests.support.processes import HOST, SOURCE, RunningKeyhaus, ServerFailed, ServerProcess, children, keyhaus_server
 
-CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "12"))
+CYCLES = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "8"))
 CYCLES_PER_DIRECTORY = 20  # until a base takes over from the journal, each start reads all of it
 WRITERS = 5
 READERS = 2

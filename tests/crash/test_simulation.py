@@ -15,7 +15,7 @@ import pytest
 from tests.support.simulate.histories import Report, found_after, history, run_all
 from tests.support.simulate.planted import PLANTED
 
-SEEDS = int(os.environ.get("KEYHAUS_SIMULATION", "200"))
+SEEDS = int(os.environ.get("KEYHAUS_SIMULATION", "150"))
 PLANTED_SEEDS = 200
 # Where to begin for those that few seeds show, so that the test is short; `make simulate PLANT=…` begins anywhere.
 FIRST = {
