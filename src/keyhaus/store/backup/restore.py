@@ -6,6 +6,7 @@ What the backup doesn't have of them is taken from the archive.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -99,7 +100,9 @@ def reach(disk: Disk, backup: Backup, archive: Disk | None) -> Reach:
         complete_ms = max(complete_ms, _header(archive, last).last_ms - 1)
     kept, since_ms = Kept(stretches, at), backup.base_ms
     if not backup.base_seqno and at:
-        since_ms = next(kept.commits(0)).unix_ms
+        with contextlib.suppress(Corruption):  # told when it is restored; another backup may be the one that is chosen
+            first = next(kept.commits(0), None)
+            since_ms = backup.to_ms if first is None else first.unix_ms
     return Reach(backup, kept, since_ms, complete_ms)
 
 
