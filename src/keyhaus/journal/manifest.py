@@ -131,8 +131,11 @@ def replace(disk: Disk, manifest: Manifest) -> None:
     disk.rename(NEXT, NAME)
     disk.sync_directory(DIRECTORY)
     if kept:
+        # Nothing rests on this name's being durable: where it is lost, the next replacement finds LAST and makes room
+        # anew. A sync of the directory would cost the next group as much again as the one above.
         disk.rename(LAST, NEXT)
-    reserve(disk)
+    else:
+        _reserve(disk)
 
 
 def _keep(disk: Disk) -> bool:
@@ -148,7 +151,7 @@ def _keep(disk: Disk) -> bool:
     return True
 
 
-def reserve(disk: Disk) -> None:
+def _reserve(disk: Disk) -> None:
     """Allocates the room for the next replacement, durably; a disk that has none left is no failure yet."""
     try:
         file = disk.open(NEXT, create=True)
