@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from keyhaus.core.settings import Settings
+from keyhaus.core.settings import Durability, Settings
 from keyhaus.core.statistics import Statistics
 
 
@@ -118,6 +118,21 @@ class Context(ClientView, Protocol):
 
     def quit(self) -> None:
         """Closes the connection once the reply has left."""
+        ...
+
+    # BEGIN, COMMIT, ROLLBACK, TX
+    def begin_transaction(self, mode: str, durability: Durability | None, timeout_ms: int | None) -> str:
+        """Begins a transaction, which becomes the current one; its id."""
+        ...
+
+    async def commit_transaction(self, name: bytes | None) -> int:
+        """Commits a transaction, None for the current one; the seqno of its serial point."""
+        ...
+
+    def rollback_transaction(self, name: bytes | None) -> None: ...
+
+    async def run_in_transaction(self, name: bytes, args: list[bytes]) -> Any:
+        """The reply of a command that is run inside a transaction."""
         ...
 
     # MULTI, EXEC, DISCARD, WATCH

@@ -106,12 +106,14 @@ class ExecAborted(TransactionError):
 
 
 class TransactionTooLarge(TransactionError):
-    """A transaction, or a single command, writes more than `max-transaction-bytes`."""
+    """A transaction, or a single command, writes more than `max-transaction-bytes`, or holds too many keys."""
 
     code = "TXTOOLARGE"
 
-    def __init__(self, size: int, most: int) -> None:
-        super().__init__(f"the write has {size} bytes, at most {most} are allowed (max-transaction-bytes)")
+    def __init__(
+        self, size: int, most: int, what: str = "the write has {} bytes", limit: str = "max-transaction-bytes"
+    ) -> None:
+        super().__init__(f"{what.format(size)}, at most {most} are allowed ({limit})")
 
 
 class SnapshotTooOld(TransactionError):
@@ -119,6 +121,49 @@ class SnapshotTooOld(TransactionError):
 
     code = "SNAPSHOTTOOOLD"
     retryable = True
+
+
+class Conflict(TransactionError):
+    """What a transaction rests on was changed, or has expired, before it was committed."""
+
+    code = "CONFLICT"
+    retryable = True
+
+
+class Deadlock(TransactionError):
+    """Transactions wait for each other in a circle, and this one was chosen to die."""
+
+    code = "DEADLOCK"
+    retryable = True
+
+
+class LockTimeout(TransactionError):
+    """A lock was not to be had within `lock-timeout`."""
+
+    code = "LOCKTIMEOUT"
+    retryable = True
+
+
+class TransactionTimeout(TransactionError):
+    """A transaction was idle for too long, or open for too long."""
+
+    code = "TXTIMEOUT"
+    retryable = True
+
+
+class UnknownTransaction(TransactionError):
+    """There is no such open transaction on this connection."""
+
+    code = "NOTX"
+
+
+class ReadOnly(TransactionError):
+    """A write in a READONLY transaction; the transaction goes on."""
+
+    code = "READONLY"
+
+    def __init__(self) -> None:
+        super().__init__("the transaction is READONLY: begin a PESSIMISTIC or an OPTIMISTIC one to write")
 
 
 class ProtocolError(Error):

@@ -25,6 +25,18 @@ INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length li
 # What one transaction, or a single command, may write.
 TRANSACTION_BYTES_MAX: Final = 64 * MIB
 
+TRANSACTION_OVERHEAD_BYTES_MAX: Final = 64 * MIB  # what the entries of those bytes may cost beside them
+
+# Interactive transactions.
+TRANSACTIONS_MAX: Final = 10_000  # open at once
+TRANSACTION_KEYS_MAX: Final = 1_000_000  # keys and ranges that one has locked, or remembers as read
+TRANSACTIONS_KEYS_MAX: Final = 4_000_000  # the same of all together
+TRANSACTION_IDLE_MS: Final = 30_000
+TRANSACTION_AGE_MS: Final = 300_000
+LOCK_TIMEOUT_MS: Final = 10_000
+OUTCOMES_MAX: Final = 100_000  # ended transactions that can be asked for; the one that ended first goes first
+OUTCOME_KEPT_MS: Final = 600_000
+
 # What one reply may be, and what may wait for a client that does not read.
 REPLY_BYTES_MAX: Final = 512 * MIB
 OUTPUT_BYTES_PAUSE: Final = 1 * MIB  # past it no further command of the connection is executed until it has read

@@ -18,15 +18,19 @@ class Wait:
         outside: Whether it lies with others, so that it may never happen: nobody waits for it who may be gone.
         cold: Whether it is for rows of the base: its driver yields the processor before it goes on (docs/adr/0006).
         fired: Whether it has happened.
+        error: Why it never will: raised where it is awaited, once it fires.
+        late: Gives the error to raise where the time is over before it fires; None for none.
     """
 
-    __slots__ = ("_callbacks", "cold", "fired", "outside", "timeout_ms")
+    __slots__ = ("_callbacks", "cold", "error", "fired", "late", "outside", "timeout_ms")
 
     def __init__(self, timeout_ms: float | None = None, *, outside: bool = False, cold: bool = False) -> None:
         self.timeout_ms = timeout_ms
         self.outside = outside
         self.cold = cold
         self.fired = False
+        self.error: Exception | None = None
+        self.late: Callable[[], Exception] | None = None
         self._callbacks: list[Callable[[], None]] = []
 
     def fire(self) -> None:
@@ -54,4 +58,8 @@ class Wait:
         """Gives itself to the driver; the result says whether it fired (False: the time was over)."""
         if not self.fired:
             yield self
+        if self.error is not None:
+            raise self.error
+        if not self.fired and self.late is not None:
+            raise self.late()
         return self.fired

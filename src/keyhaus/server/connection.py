@@ -45,6 +45,9 @@ class ClientSession(Session):
         if not after_reply:
             self.connection.close()
 
+    def has_unread(self) -> bool:
+        return self.connection.output_bytes() > 0
+
     def buffers(self) -> dict[str, int]:
         sizes = super().buffers()
         sizes["input"] = self.connection.codec.buffered()
@@ -197,7 +200,7 @@ class Connection(asyncio.Protocol):
                 if plain and session.depends > synced:
                     need = max(need, session.depends)  # nobody is told, and it is durable all the same
             elif session.depends > synced or held:
-                if plain:
+                if plain and session.asks is None:
                     data = encode(reply)
                     held.append((session.depends, True, data))
                     self._held_bytes += len(data) + HELD_OVERHEAD
@@ -239,7 +242,7 @@ class Connection(asyncio.Protocol):
     def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
         """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
         store, depends = self._store, session.depends
-        needs_sync = session.wants_sync() or self._hub.always
+        needs_sync = session.wants_sync() or (self._hub.always if session.asks is None else session.asks)
         poisoned = store.poisoned
         if poisoned is not None and depends > store.synced:
             reply = poisoned

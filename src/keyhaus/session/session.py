@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from keyhaus.commands import lookup
@@ -20,7 +21,11 @@ from keyhaus.core import limits
 from keyhaus.core.context import Server
 from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, OutOfMemory, UserError
 from keyhaus.core.reply import NULL_ARRAY, reply_bytes
+from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
+from keyhaus.session.interaction import REFUSED, Interaction
+from keyhaus.store.interactive import Interactive
+from keyhaus.store.locks import Client
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.watch import Mark
 
@@ -70,7 +75,12 @@ class Session:
         self.closing = False
         self.depends = 0
         self.spec: CommandSpec | None = None
-        self._tx = Transaction(hub.store)
+        self.store = hub.store
+        self.lock_client = Client()
+        self.diverts = False  # in MULTI, or there was a BEGIN
+        self.asks: bool | None = None  # whether the reply needs a sync; None: what the server's durability says
+        self._interaction: Interaction | None = None
+        self._tx = Transaction(hub.store, 0, self.lock_client)
         self._mark: Mark | None = None
         self._watched_bytes = 0
         self._queue: list[tuple[CommandSpec, list[bytes]]] = []
@@ -95,13 +105,12 @@ class Session:
                 self.discard()
             elif self.in_multi:
                 self._queue_failed = True
-            return self._failed(error)
+            return self.failed(error)
         self.spec = spec
         if self._evictor.limit and (result := self._make_room(spec, args)) is not None:
             return result
-        if self.in_multi and not spec.flags & Flag.CONTROL:
-            self.depends = 0
-            return self._enqueue(spec, args)
+        if self.diverts and (result := self._divert(spec, args)) is not None:
+            return result
         tx = self._tx
         tx.depends = tx.started = 0
         handler = spec.handler
@@ -122,6 +131,36 @@ class Session:
             log.exception("a command failed", extra={"command": spec.wire_name})
             return self._fault()
         self._running = self._finish(spec, args, running, wait)
+        return self._step()
+
+    def _divert(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        """In MULTI, or once there was a BEGIN: what `execute` gives, or None where the request runs as any other."""
+        self.asks = None
+        if self.in_multi:
+            if spec.flags & Flag.CONTROL:
+                return None
+            self.depends = 0
+            return self._enqueue(spec, args)
+        interaction = self._interaction
+        if interaction is None or (interaction.current is None and interaction.broken is None):
+            return None
+        try:
+            transaction = interaction.divert(spec)
+        except Error as error:
+            self.depends = 0
+            return self.failed(error)
+        return None if transaction is None else self._inside(transaction, spec, args)
+
+    def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Runs a command inside a transaction: its reply, or a Wait."""
+        assert self._interaction is not None
+        if transaction.durability is not None:
+            self.asks = transaction.durability == Durability.ALWAYS
+        result = self._interaction.run(transaction, spec, args)
+        self._count(transaction)
+        if result.__class__ is not CoroutineType:
+            return result
+        self._running = result
         return self._step()
 
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
@@ -147,10 +186,10 @@ class Session:
         self.depends = self._hub.store.last
         if spec.name == "EXEC":
             self.discard()
-            return self._failed(ExecAborted(f"Transaction discarded because of: {error.code} {error.message}"))
+            return self.failed(ExecAborted(f"Transaction discarded because of: {error.code} {error.message}"))
         if self.in_multi:
             self._queue_failed = True
-        return self._failed(error)
+        return self.failed(error)
 
     async def _when_there_is_room(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
         """A command that has to wait until enough was evicted."""
@@ -165,12 +204,14 @@ class Session:
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
-        tx = self._tx
-        if tx.reads:
-            statistics = self._hub.statistics
-            statistics.hits += tx.reads - tx.misses
-            statistics.misses += tx.misses
-            tx.reads = tx.misses = 0
+        if self._tx.reads:
+            self._count(self._tx)
+
+    def _count(self, tx: Transaction) -> None:
+        statistics = self._hub.statistics
+        statistics.hits += tx.reads - tx.misses
+        statistics.misses += tx.misses
+        tx.reads = tx.misses = 0
 
     def resume(self) -> Any:
         """Goes on after the Wait that `execute` or the last `resume` gave."""
@@ -194,7 +235,7 @@ class Session:
         if self.spec is not None and self.spec.name == "EXEC":
             self.discard()
         self.depends = self._tx.depends
-        return self._failed(Internal())
+        return self.failed(Internal())
 
     def _commit(self, reply: Any) -> Any:
         """Ends a command: its reply, or the Wait for room, or for what it needs, after which it is to be run again."""
@@ -204,7 +245,7 @@ class Session:
         except Error as error:
             tx.rollback()
             self.depends = tx.depends
-            return self._failed(error)
+            return self.failed(error)
         except Exception:
             log.exception("a commit failed", extra={"command": self.last_command})
             return self._fault()
@@ -218,13 +259,14 @@ class Session:
         if self._tx.needs:
             return self._commit(error)  # it has failed for want of what it needs, perhaps
         self._tx.undo(0)
-        return self._commit(self._failed(error))
+        return self._commit(self.failed(error))
 
     def _run_again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
         self._running = self._again(spec, args, wait)
         return self._step()
 
-    def _failed(self, error: Error) -> Error:
+    def failed(self, error: Error) -> Error:
+        """Counts an error that is going to be a reply."""
         self._hub.count_failure(self.spec, error)
         # A reply with its traceback is a circle of frames, which keeps the request's bytes until they are collected.
         error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -257,9 +299,9 @@ class Session:
         try:
             while True:
                 self._tx.rollback()
-                await wait
-                self._tx.begin()
                 try:
+                    await wait
+                    self._tx.begin()
                     result = self._commit(await handler(self._tx, args, self))
                 except Error as error:
                     result = self._undo(error)
@@ -277,14 +319,64 @@ class Session:
         self._tx.rollback()
         self._tx.let_go()
         self.discard()
+        if self._interaction is not None:
+            self._interaction.abandon()
+
+    # interactive transactions
+
+    @property
+    def interaction(self) -> Interaction:
+        """Its interactive transactions."""
+        if self._interaction is None:
+            self._interaction = Interaction(self)
+            self.diverts = True
+        return self._interaction
+
+    def begin_transaction(self, mode: str, durability: Durability | None, timeout_ms: int | None) -> str:
+        return self.interaction.begin(mode, durability, timeout_ms)
+
+    async def commit_transaction(self, name: bytes | None) -> int:
+        transaction, seqno = await self.interaction.commit(name)
+        if transaction.durability is not None:
+            self.asks = transaction.durability == Durability.ALWAYS
+            if transaction.durability == Durability.EVERYSEC and self.store.journal is not None:
+                self.store.journal.sync_within_a_second()
+        self.rests_on(seqno)
+        return seqno
+
+    def rollback_transaction(self, name: bytes | None) -> None:
+        self.interaction.rollback(name)
+
+    async def run_in_transaction(self, name: bytes, args: list[bytes]) -> Any:
+        transaction = self.interaction.find(name)
+        spec = lookup.find(args)
+        if not spec.flags & (Flag.READ | Flag.WRITE) or spec.flags & Flag.BLOCKING or spec.name in REFUSED:
+            raise UserError(f"TX takes commands that read or write data, not {spec.name}")
+        if transaction.durability is not None:
+            self.asks = transaction.durability == Durability.ALWAYS
+        result = self.interaction.run(transaction, spec, args)
+        if result.__class__ is CoroutineType:
+            result = await result
+        self._count(transaction)
+        self.rests_on(self.depends)
+        return result
+
+    def rests_on(self, seqno: int) -> None:
+        """The reply of the command that runs depends on a seqno (C2)."""
+        self._tx.depends = max(self._tx.depends, seqno)
+
+    def has_unread(self) -> bool:
+        """Whether there are replies that have not left yet."""
+        return False
 
     # MULTI
 
     def begin_multi(self) -> None:
-        self.in_multi = True
+        self.in_multi = self.diverts = True
 
     def discard(self) -> None:
         self.in_multi = False
+        self.diverts = self._interaction is not None
         self._queue = []
         self._queued_bytes = 0
         self._queue_failed = False
@@ -294,13 +386,13 @@ class Session:
     def _enqueue(self, spec: CommandSpec, args: list[bytes]) -> Any:
         if spec.flags & Flag.NO_MULTI:
             self._queue_failed = True
-            return self._failed(UserError("Command not allowed inside a transaction"))
+            return self.failed(UserError("Command not allowed inside a transaction"))
         self._queued_bytes += 64 + WORD_OVERHEAD * len(args) + sum(map(len, args))
         most = self._hub.settings.integer("max-transaction-bytes")
         if self._queued_bytes > most:
             self._queue_failed = True
             self._queue = []
-            return self._failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
+            return self.failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
         if not self._queue_failed:
             self._queue.append((spec, args))
             if spec.needs_memory and not (self._mark is not None and self._mark.dirty):
@@ -331,7 +423,11 @@ class Session:
                 if wait is None:
                     self.discard()
                     raise reply
-                await wait
+                try:
+                    await wait
+                except Error:
+                    self.discard()
+                    raise
                 tx.begin()
         finally:
             tx.atomic = False
@@ -393,7 +489,7 @@ class Session:
             if self._tx.needs:
                 return error  # all of it is run again
             self._tx.undo(point)
-            return self._failed(error)
+            return self.failed(error)
 
     # WATCH
 
@@ -463,6 +559,8 @@ class Session:
 
     def reset(self) -> None:
         self.discard()
+        if self._interaction is not None:
+            self._interaction.abandon()
         self.select(0)
         self.set_protocol(2)
         self.name = b""

@@ -224,18 +224,33 @@ class Evictor:
 
     def _give_up_next(self) -> bool:
         """Gives up the key that expires next, or drops a deadline that stands no more."""
-        first: tuple[int, bytes] | None = None
-        where: Keyspace | None = None
-        for space in self._store.spaces:
-            deadline = space.deadlines.first()
-            if deadline is not None and (first is None or deadline < first):
-                first, where = deadline, space
-        if first is None or where is None:
-            return False
-        if where.deadlines.holds(first) and not self._evict(where, first[1]):
-            return False
-        where.pop_deadline()
-        return True
+        locked: list[tuple[Keyspace, bytes]] = []
+        given_up = False
+        while not given_up and len(locked) < EVICTION_STEP_KEYS:
+            first: tuple[int, bytes] | None = None
+            where: Keyspace | None = None
+            for space in self._store.spaces:
+                deadline = space.deadlines.first()
+                if deadline is not None and (first is None or deadline < first):
+                    first, where = deadline, space
+            if first is None or where is None:
+                break
+            stands = where.deadlines.holds(first)
+            if stands and self._locked(where, first[1]):
+                locked.append((where, first[1]))
+            elif stands and not self._evict(where, first[1]):
+                break
+            else:
+                given_up = True
+            where.pop_deadline()
+        for where, key in locked:
+            where.still_due([key])
+        return given_up
+
+    def _locked(self, space: Keyspace, key: bytes) -> bool:
+        """T2: keys under a lock are passed over."""
+        locks = self._store.locks
+        return bool(locks.active) and locks.locked(self._store.spaces.index(space), key)
 
     def _least_used(self, measure: Measure) -> tuple[Keyspace, bytes] | None:
         """The best candidate of these samples and the ones before, as it stands now."""
@@ -251,7 +266,7 @@ class Evictor:
                 record = space.records.get(key)
                 if space.uses is None or record is None or record[7] & TOMBSTONE:
                     continue  # its generation is gone, or it is
-                if space.uses.word(key) == word:  # it was not used meanwhile
+                if space.uses.word(key) == word and not self._locked(space, key):  # it was not used meanwhile
                     return space, key
             if not there:
                 return None

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keyhaus.core.errors import SnapshotTooOld
-from keyhaus.core.limits import PAGE_BYTES_MAX
+from keyhaus.core.limits import PAGE_BYTES_MAX, SCAN_COUNT_MAX
 from keyhaus.core.spawn import Timer
 from keyhaus.core.wait import Wait
 from keyhaus.store import layout
@@ -110,6 +110,13 @@ class Snapshot:
             SnapshotTooOld: It was ended; begin again at another one.
             StorageError: The base can't be read.
         """
+        rows, following = await self._all(database, start, end, limit, reverse=reverse, heads=heads)
+        return [row for row in rows if self._alive(row[1])], following
+
+    async def _all(
+        self, database: int, start: bytes, end: bytes | None, limit: int, *, reverse: bool, heads: bool
+    ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+        """A page of all there is, tombstones and what has expired included."""
         self._check()
         space = self.spaces[database]
         base: list[tuple[bytes, Record]] = []
@@ -128,11 +135,25 @@ class Snapshot:
                 break
             if looked_at == limit:
                 return rows, key + b"\0" if reverse else key
-            if self._alive(record):
-                rows.append((key, record))
+            rows.append((key, record))
         if edge is not None:
             return rows, edge if reverse else edge + b"\0"
         return rows, None
+
+    async def count(self, database: int) -> None:
+        """Makes the count of a database's keys exact; expired ones that were not swept then count (S5).
+
+        Raises:
+            SnapshotTooOld: It was ended; begin again at another one.
+            StorageError: The base can't be read.
+        """
+        total = 0
+        start: bytes | None = b""
+        while start is not None and not self.counts[database][1]:
+            rows, start = await self._all(database, start, None, SCAN_COUNT_MAX, reverse=False, heads=True)
+            total += sum(1 for _, record in rows if not record[7] & TOMBSTONE)
+            if start is None:
+                self.counts[database] = (total, True)
 
     def _merged(
         self, space: Keyspace, start: bytes, end: bytes | None, reverse: bool, base: list[tuple[bytes, Record]]

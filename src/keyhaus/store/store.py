@@ -34,10 +34,14 @@ from keyhaus.store.gather import Gatherer
 from keyhaus.store.ground import Ground
 from keyhaus.store.keyspace import Keyspace, Table, version_bytes
 from keyhaus.store.layout import Generation, Meta
+from keyhaus.store.locks import Locks
+from keyhaus.store.optimistic import Guard
 from keyhaus.store.record import tombstone
 from keyhaus.store.snapshot import Snapshot, Snapshots
 from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
+from keyhaus.store.transactions import Transactions
+from keyhaus.store.turns import wait_for_turn
 from keyhaus.store.views import Views
 from keyhaus.store.watch import Watches
 
@@ -62,6 +66,9 @@ class Store:
         ground: The base under the memtable; None where everything stays in memory.
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
+        locks: Who holds what, and who waits for it.
+        guards: Ranges that optimistic transactions are validating.
+        transactions: The interactive ones that are open, and what became of the others.
         changes: What was committed, for those who follow.
         backups: What makes backups of it; None where there is nothing on disk.
     """
@@ -109,6 +116,9 @@ class Store:
         self._synced_expired = self._expired_before = 0
         self._garbage: list[Keyspace | Table] = []
         self.sweeper = Sweeper(self, spawn)
+        self.locks = Locks(self.monotonic_ns)
+        self.guards: list[Guard] = []
+        self.transactions = Transactions(self)
         self.changes = Changes(self, spawn)
         self.backups: Backups | None = None
         self.evictor = Evictor(self)
@@ -235,15 +245,22 @@ class Store:
         self.spawn.soon(wait.fire)
         return wait
 
+    def check_open(self) -> None:
+        """Raises Closed where no more is taken."""
+        if self._refusal is not None:
+            raise self._refusal
+
     # commits
 
     def commit(self, transaction: Transaction) -> Wait | None:
         """C1's one step; see `Transaction.commit`."""
-        operations = transaction.operations
         if self._refusal is not None:
             raise self._refusal
         if self._gates:
             return self._gate
+        if self.locks.active and transaction.takes_turns and (turn := wait_for_turn(self.locks, transaction)):
+            return turn
+        operations = transaction.operations
         now = transaction.started or transaction.now()
         seqno = self.last + 1
         journal = self.journal
@@ -255,7 +272,7 @@ class Store:
             if size > self._max_bytes:
                 raise TransactionTooLarge(size, self._max_bytes)
         else:
-            frame = layout.frame(seqno, now, operations)
+            frame = layout.frame(seqno, now, operations, transaction.id)
             if len(frame) > self._max_bytes:
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
@@ -275,7 +292,19 @@ class Store:
             raise
         if journal is None:
             self.changes.remember(seqno, now, operations, size)
+        if self.guards or transaction.owner is not None or transaction.id is not None:
+            self._finish_commit(transaction)
         return None
+
+    def _finish_commit(self, transaction: Transaction) -> None:
+        """What interactive transactions, and those that waited for them, add to a commit's step."""
+        if transaction.id is not None:
+            self.transactions.outcomes.committed(transaction.id, transaction.depends)
+        for guard in self.guards:
+            guard.note(transaction.operations)
+        if transaction.owner is not None:
+            self.locks.end(transaction.owner)
+            transaction.owner = None
 
     def _room(self, journal: Journal, transaction: Transaction, size: int, frees: bool) -> Wait | None:
         """What a commit has to wait for: room in the journal, or flushing to keep up."""
@@ -374,12 +403,14 @@ class Store:
         """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""
         operations = frame.operations
         try:
-            if len(operations) == 1 and operations[0][0] == PUT and not operations[0][4]:
+            if len(operations) == 1 and operations[0][0] == PUT and not operations[0][4] and not frame.transaction:
                 # What most commits are, and a start has millions of them: `_apply` in short.
                 _, database, key, value, _, flags = operations[0]
                 self.spaces[database].put(key, (frame.seqno | flags << 56).to_bytes(8, "little") + value, 0)
             else:
                 self._apply(frame.seqno, frame.unix_ms, operations)
+                if frame.transaction is not None:
+                    self.transactions.outcomes.committed(frame.transaction, frame.seqno)
         except IndexError:
             raise self._unknown_database() from None
 

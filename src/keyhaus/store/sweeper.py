@@ -82,14 +82,16 @@ class Sweeper:
             return more
         done = self._lapse(number, keys)
         if not done:
-            space.still_due(keys)
+            space.still_due([key for key in keys if not _gone(space, key)])
         return done and more
 
     def _lapse(self, number: int, keys: list[bytes]) -> bool:
+        """Deletes keys, in one commit; whether all of them. Those under a lock are passed over (T2)."""
+        free = self._store.locks.unlocked(number, keys)
         transaction = Transaction(self._store, number)
-        transaction.operations = [(LAPSE, number, key) for key in keys]
+        transaction.operations = [(LAPSE, number, key) for key in free]
         try:
-            return transaction.commit() is None
+            return transaction.commit() is None and len(free) == len(keys)
         except Error:
             return False  # full or poisoned: tried again later
 
@@ -203,6 +205,11 @@ class Sweeper:
             self._spawn.soon(self.look_below)
         else:
             self._end(view, now + SWEEP_MS)
+
+
+def _gone(space: Keyspace, key: bytes) -> bool:
+    record = space.records.get(key)
+    return record is None or bool(record[7] & TOMBSTONE)
 
 
 def _newest(space: Keyspace, view: int, key: bytes, below: Record | None) -> Record | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from keyhaus.core import limits
 from keyhaus.core.errors import LimitExceeded, SnapshotTooOld
@@ -22,12 +22,14 @@ from keyhaus.journal.format import DELETE, FLUSH, LAPSE, PUT, SWAP, Operation
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING, Gathered, Segment
 from keyhaus.store.keyspace import Keyspace
+from keyhaus.store.locks import Client, Owner
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
 _NO_GENERATION: Final = (0, 0)
+_NOBODY: Final = Client()
 
 
 class Transaction:
@@ -47,7 +49,13 @@ class Transaction:
         atomic: Whether nothing may be read as of an earlier moment (EXEC).
         cut: Where the page that was read last ended early, since much had to be fetched for it; None where it did not.
         slot: When a stalled commit may go on, in nanoseconds; 0 where it was not stalled.
+        client: Whose it is, in the graph of who waits for whom; None where nobody can wait for its turn.
+        owner: What holds locks for it; None while it has none.
+        id: What its commit's frame carries, so that it can be asked for (T9); None for nothing.
+        rounds: How often it has waited for its turn among the locks of others (T6).
     """
+
+    takes_turns: ClassVar[bool] = True  # whether its writes wait for the locks of others
 
     __slots__ = (
         "_applied",
@@ -57,22 +65,30 @@ class Transaction:
         "_spaces",
         "atomic",
         "carries_time",
+        "client",
         "cut",
         "database",
         "depends",
+        "id",
         "misses",
         "needs",
         "operations",
+        "owner",
         "reads",
+        "rounds",
         "slot",
         "started",
         "store",
         "waits_for_sync",
     )
 
-    def __init__(self, store: Store, database: int = 0) -> None:
+    def __init__(self, store: Store, database: int = 0, client: Client | None = None) -> None:
         self.store = store
         self.database = database
+        self.client = client
+        self.owner: Owner | None = None
+        self.rounds = 0
+        self.id: bytes | None = None
         self.operations: list[Operation] = []
         self.depends = 0
         self.reads = self.misses = 0
@@ -279,8 +295,7 @@ class Transaction:
             if record is not None and not record[7] & TOMBSTONE:
                 yield key, record
 
-    @staticmethod
-    def _record_of(key: bytes, tables: list[Any], segment: Segment | None) -> Record | None:
+    def _record_of(self, key: bytes, tables: list[Any], segment: Segment | None) -> Record | None:
         for table in tables:
             record: Record | None = table.records.get(key)
             if record is not None:
@@ -433,7 +448,7 @@ class Transaction:
             self.needs = {}
             return store.turn()
         if gathered is None:
-            gathered = self._gathered = Gathered(store.views.pin())
+            gathered = self._gathered = Gathered(self._pin())
         if gathered.failure is not None:
             raise gathered.failure
         most = store.settings.integer("max-reply-bytes")
@@ -445,8 +460,20 @@ class Transaction:
                 gathered.segments.append(need)
         return store.gatherer.gather(gathered, needs)
 
+    def new_owner(self) -> Owner:
+        """Who is to hold locks for it."""
+        return Owner(self.client or _NOBODY)
+
+    def _pin(self) -> int:
+        """Pins the view that is to be fetched from."""
+        return self.store.views.pin()
+
     def let_go(self) -> None:
-        """Forgets what was fetched, once the command has its reply."""
+        """Forgets what was fetched and frees what was locked for its turn, once the command has its reply."""
+        if self.owner is not None:
+            self.store.locks.end(self.owner)
+            self.owner = None
+        self.rounds = 0
         gathered, self._gathered = self._gathered, None
         self._choice = 0.0
         self.slot = 0
@@ -502,7 +529,8 @@ class Transaction:
             if any(entry[0] == LAPSE for entry in self.operations[mark:]):
                 self.carries_time = True
             del self.operations[mark:]
-            self._own, self._spaces, self._applied = {}, None, 0
+            if self._applied > mark:
+                self._own, self._spaces, self._applied = {}, None, 0
 
     def commit(self) -> Wait | None:
         """Makes it happen, in one step.

@@ -75,6 +75,11 @@ class Views:
         self._pins[view] = self._pins.get(view, 0) + 1
         return view
 
+    def pin_again(self, view: int) -> int:
+        """Pins a view that is pinned already; its number."""
+        self._pins[view] += 1
+        return view
+
     def unpin(self, view: int) -> None:
         left = self._pins[view] - 1
         if left:

@@ -1,0 +1,325 @@
+"""The interactive transactions of one session: which are open, which one is current, and commands inside of them.
+
+After BEGIN a session's data commands run in its current transaction. If that one ends by itself (a conflict, a
+deadlock, its time), nothing slips out of it: data commands answer NOTX, with the reason, until the client has said
+COMMIT, ROLLBACK, BEGIN or RESET. Older ones stay reachable by their ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from keyhaus.commands.spec import CommandSpec, Flag
+from keyhaus.core.errors import (
+    Conflict,
+    Deadlock,
+    Error,
+    Internal,
+    LockTimeout,
+    Poisoned,
+    SnapshotTooOld,
+    TransactionTimeout,
+    TransactionTooLarge,
+    UnknownTransaction,
+    UserError,
+)
+from keyhaus.core.settings import Durability
+from keyhaus.core.wait import Wait
+from keyhaus.store.interactive import Interactive
+from keyhaus.store.outcomes import read_id
+from keyhaus.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from keyhaus.session.session import Session
+
+log = logging.getLogger("keyhaus.session")
+
+# After these a transaction can't go on: it is rolled back and gone.
+FATAL: Final = (
+    Conflict,
+    Deadlock,
+    LockTimeout,
+    TransactionTooLarge,
+    TransactionTimeout,
+    SnapshotTooOld,
+    Poisoned,
+    Internal,
+)
+# What would slip out of a transaction, or can't be undone within one.
+REFUSED: Final = frozenset(("MULTI", "WATCH", "SELECT", "FLUSHALL", "SWAPDB"))
+
+
+class Interaction:
+    """What a session knows of its interactive transactions.
+
+    Attributes:
+        current: The one that data commands run in; None for none.
+        broken: Why the current one ended, until the client takes note of it.
+        open: All of them, by id.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._store = session.store
+        self.current: Interactive | None = None
+        self.broken: Error | None = None
+        self.open: dict[bytes, Interactive] = {}
+
+    # begin and end
+
+    def begin(self, mode: str, durability: Durability | None, timeout_ms: int | None) -> str:
+        """BEGIN: the new one is the current one; its id. Raises LimitExceeded, StorageError."""
+        session = self._session
+        transaction = self._store.transactions.begin(
+            mode,
+            session.database,
+            session.lock_client,
+            durability=durability,
+            timeout_ms=timeout_ms,
+            user=session.user,
+        )
+        transaction.on_end = self._ended
+        transaction.unread = session.has_unread
+        self.open[transaction.number] = self.current = transaction
+        self.broken = None
+        return transaction.name
+
+    def _ended(self, transaction: Interactive) -> None:
+        self.open.pop(transaction.number, None)
+        if self.current is transaction:
+            self.current = None
+            self.broken = transaction.ended
+
+    def find(self, word: bytes | None) -> Interactive:
+        """The transaction that a command names, or the current one.
+
+        Raises:
+            UnknownTransaction: It is none of this connection's, or none is current.
+        """
+        if word is None:
+            if self.current is not None:
+                return self.current
+            if self.broken is not None:
+                raise self.not_open()
+            raise UnknownTransaction("no transaction is current on this connection: say BEGIN first")
+        number = read_id(word)
+        transaction = self.open.get(number) if number is not None else None
+        if transaction is None:
+            raise UnknownTransaction(
+                "there is no such open transaction on this connection; TRANSACTION STATUS says more"
+            )
+        return transaction
+
+    def not_open(self) -> UnknownTransaction:
+        """What a data command is told whose transaction has ended."""
+        assert self.broken is not None
+        reason = self.broken
+        return UnknownTransaction(f"the transaction has ended ({reason.code} {reason.message}): say BEGIN or ROLLBACK")
+
+    def take_note(self) -> None:
+        """The client knows that its transaction has ended."""
+        self.broken = None
+
+    async def commit(self, word: bytes | None) -> tuple[Interactive, int]:
+        """COMMIT: the transaction, and the seqno of its serial point.
+
+        Raises:
+            TransactionError: It could not be committed; it is rolled back and gone.
+            StorageError: Nothing was done. It lives on where that may pass (DISKFULL).
+        """
+        try:
+            transaction = self.find(word)
+        finally:
+            if word is None:
+                self.take_note()
+        transaction.busy = True
+        try:
+            while True:
+                if transaction.ended is not None:
+                    raise UnknownTransaction(transaction.ended.message)
+                transaction.depends = transaction.started = 0
+                wait = transaction.prepare()
+                if wait is None:
+                    transaction.check_commit()
+                    wait = transaction.commit()
+                if wait is None:
+                    break
+                await wait
+            seqno = self._store.transactions.committed(transaction)
+        except FATAL as error:
+            if isinstance(error, Conflict):
+                self._session.rests_on(self._store.last)  # decided by a commit that may be as new as that (C2)
+            self._store.transactions.end(transaction, error)
+            raise
+        finally:
+            transaction.busy = False
+            if word is None or self.current is None:
+                self.take_note()
+        return transaction, seqno
+
+    def rollback(self, word: bytes | None) -> None:
+        """ROLLBACK. Raises UnknownTransaction."""
+        try:
+            transaction = self.find(word)
+        finally:
+            if word is None:
+                self.take_note()
+        current = transaction is self.current
+        self._store.transactions.end(transaction)
+        if current:
+            self.take_note()
+
+    def abandon(self) -> None:
+        """The client is gone, or begins anew: all of them are rolled back, and their locks are free."""
+        for transaction in list(self.open.values()):
+            self._store.transactions.end(transaction)
+        self.current = self.broken = None
+
+    # commands inside
+
+    def divert(self, spec: CommandSpec) -> Interactive | None:
+        """The transaction that a plain request is to run in; None for outside.
+
+        Raises:
+            UserError: It is not allowed while a transaction is current.
+            UnknownTransaction: That one has ended.
+        """
+        if spec.name in REFUSED or (spec.flags & Flag.BLOCKING and not spec.flags & Flag.ADMIN):
+            if self.broken is not None:
+                raise self.not_open()
+            raise UserError(f"{spec.name} is not allowed while a transaction is current: COMMIT or ROLLBACK first")
+        if not spec.flags & (Flag.READ | Flag.WRITE):
+            return None
+        if self.broken is not None:
+            raise self.not_open()
+        return self.current
+
+    def run(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Runs a command inside a transaction: its reply, or a coroutine for the rest where it has to wait."""
+        session = self._session
+        transaction.busy = True
+        point = transaction.mark()
+        handler = spec.handler
+        assert handler is not None
+        try:
+            transaction.enter(writes=bool(spec.flags & Flag.WRITE))
+            running = handler(transaction, args, session)
+            try:
+                wait = running.send(None)
+            except StopIteration as stop:
+                if not transaction.needs and not transaction.carries_time:
+                    return self._left(transaction, stop.value)
+                return self._rest(transaction, spec, args, point, None, None, stop.value)
+        except Error as error:
+            if not transaction.needs and not transaction.carries_time:
+                return self._failed(transaction, point, error)
+            return self._rest(transaction, spec, args, point, None, None, error)
+        except Exception:
+            log.exception("a command failed inside a transaction", extra={"command": spec.wire_name})
+            return self._fault(transaction)
+        return self._rest(transaction, spec, args, point, running, wait, None)
+
+    async def _rest(
+        self,
+        transaction: Interactive,
+        spec: CommandSpec,
+        args: list[bytes],
+        point: int,
+        running: Coroutine[Wait, None, Any] | None,
+        wait: Wait | None,
+        reply: Any,
+    ) -> Any:
+        """The rest of a command that had to wait: runs it again until it needs nothing more."""
+        session, handler = self._session, spec.handler
+        assert handler is not None
+        try:
+            while True:
+                try:
+                    if running is not None:
+                        reply = await _finished(running, wait)
+                        running = None
+                    if not transaction.needs:
+                        break
+                    needed = transaction.gather()
+                    transaction.undo(point)
+                    transaction.needs = {}
+                    await needed
+                    transaction.enter(writes=bool(spec.flags & Flag.WRITE))
+                    reply = await handler(transaction, args, session)
+                except Error as error:
+                    running = None
+                    if not transaction.needs or transaction.ended is not None or isinstance(error, FATAL):
+                        reply = error
+                        break
+            if transaction.carries_time and transaction.ended is None:
+                transaction.depends = max(transaction.depends, await self._commit_time())
+            if isinstance(reply, Error):
+                return self._failed(transaction, point, reply)
+            return self._left(transaction, reply)
+        except Error as error:
+            return self._failed(transaction, point, error)
+        except Exception:
+            log.exception("a command failed inside a transaction", extra={"command": spec.wire_name})
+            return self._fault(transaction)
+        finally:
+            transaction.busy = False
+            if running is not None:
+                running.close()
+
+    async def _commit_time(self) -> int:
+        """S6: an answer that rests on an expiry depends on a commit that carries the time; its seqno."""
+        while True:
+            carrier = Transaction(self._store)
+            carrier.carries_time = True
+            wait = carrier.commit()
+            if wait is None:
+                return carrier.depends
+            await wait
+
+    def _left(self, transaction: Interactive, reply: Any) -> Any:
+        self._session.depends = transaction.depends
+        self._leave(transaction)
+        return reply
+
+    def _leave(self, transaction: Interactive) -> None:
+        transaction.busy = False
+        transaction.idle_since_ns = self._store.monotonic_ns()
+        if transaction.ended is None:
+            transaction.let_go()
+
+    def _failed(self, transaction: Interactive, point: int, error: Error) -> Error:
+        """A command failed: nothing of it happens; after some errors the transaction can't go on."""
+        transaction.needs = {}
+        if transaction.ended is not None:
+            # Somebody else ended it, while this command waited.
+            if self.broken is error or self.current is None:
+                self.broken = self.broken or transaction.ended
+        elif isinstance(error, FATAL):
+            self._store.transactions.end(transaction, error)
+        else:
+            transaction.undo(point)
+        self._session.depends = transaction.depends
+        if isinstance(error, Conflict):
+            self._session.depends = self._store.last  # decided by a commit that may be as new as that (C2)
+        self._leave(transaction)
+        return self._session.failed(error)
+
+    def _fault(self, transaction: Interactive) -> Error:
+        error = Internal()
+        self._store.transactions.end(transaction, error)
+        self._session.depends = 0
+        transaction.busy = False
+        return self._session.failed(error)
+
+
+async def _finished(running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:
+    """Drives a coroutine that has given `wait` to its end."""
+    while True:
+        assert wait is not None
+        await wait
+        try:
+            wait = running.send(None)
+        except StopIteration as stop:
+            return stop.value

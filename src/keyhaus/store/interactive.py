@@ -1,0 +1,368 @@
+"""Interactive transactions: begun, read, thought about, written and committed, over many commands.
+
+    PessimisticTransaction   strict two-phase locking: each read and each write locks first, until the end
+    SnapshotTransaction      READONLY: reads the store as it was at its begin, and never waits for a lock
+    OptimisticTransaction    reads as READONLY does; its COMMIT is refused if anything that it read was changed since
+
+The two others are in store/optimistic.py. A command that has to wait, for a lock or for cold rows, is undone and run
+again once it can go on, as any command is (T8). A lock that was waited for is kept: nothing that it guards can have
+changed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from keyhaus.core import limits
+from keyhaus.core.errors import Conflict, Error, TransactionTooLarge
+from keyhaus.core.settings import Durability
+from keyhaus.core.wait import Wait
+from keyhaus.journal.format import DELETE, FAR, FLUSH, PUT
+from keyhaus.store import record as rec
+from keyhaus.store.keyspace import Keyspace
+from keyhaus.store.locks import Client, Owner
+from keyhaus.store.outcomes import shown_id
+from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
+from keyhaus.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from keyhaus.store.store import Store
+
+ENTRY_BYTES: Final = 100  # what a write costs beside its key and value, about
+_OWN_GENERATION: Final = (0, 0)
+
+
+class _LockNeeded:
+    """A lock that was not to be had at once."""
+
+    def __init__(self, take: Callable[[], Wait]) -> None:
+        self.wait = take
+
+
+class Interactive(Transaction):
+    """What all three kinds are.
+
+    Attributes:
+        number: Its id (T9).
+        mode: Its kind, as BEGIN names it.
+        ordinal: How many were begun up to it: the younger of two has the greater one.
+        begun_ns, idle_since_ns: When it was begun and when it was last used, by the monotonic clock.
+        timeout_ms: For how long it may be idle.
+        user: The identity that began it.
+        durability: What it asked for, where it did.
+        ended: Why it takes no further command; None while it is open.
+        busy: Whether a command of it is under way.
+        deadline: When the first of the committed records expires that it read alive (T2).
+        size: How many bytes it would write, about.
+        held: How many keys and ranges it has locked, or remembers as read.
+        on_end: Called once it has ended, in whatever way.
+        unread: Whether replies of its connection have not left yet.
+    """
+
+    takes_turns = True
+    mode: ClassVar[str]
+
+    __slots__ = (
+        "_flushed",
+        "_mark_size",
+        "begun_ns",
+        "busy",
+        "deadline",
+        "durability",
+        "ended",
+        "held",
+        "idle_since_ns",
+        "number",
+        "on_end",
+        "ordinal",
+        "size",
+        "timeout_ms",
+        "unread",
+        "user",
+        "writing",
+    )
+
+    def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
+        super().__init__(store, database, client)
+        self.id = self.number = number
+        self.ordinal = store.transactions.counts["begun"] + 1
+        self.begun_ns = self.idle_since_ns = store.monotonic_ns()
+        self.timeout_ms = 0
+        self.user = "default"
+        self.durability: Durability | None = None
+        self.ended: Error | None = None
+        self.busy = self.writing = False
+        self.deadline = FAR
+        self.size = self._mark_size = self.held = 0
+        self.atomic = True
+        self.on_end: Callable[[Interactive], None] = lambda transaction: None
+        self.unread: Callable[[], bool] = lambda: False
+        self._flushed: dict[int, Keyspace] = {}
+
+    @property
+    def name(self) -> str:
+        """As clients see it."""
+        return shown_id(self.number)
+
+    def new_owner(self) -> Owner:
+        assert self.client is not None
+        owner = Owner(self.client, self.ordinal, self.name)
+        owner.on_victim = lambda error: self.store.transactions.end(self, error)
+        return owner
+
+    # one command after the other
+
+    def enter(self, *, writes: bool) -> None:
+        """Begins a command, also when it is run again.
+
+        Raises:
+            Conflict: Something that it read has expired since (T2).
+            SnapshotTooOld: What it reads could not be kept.
+            UnknownTransaction: It was ended meanwhile.
+        """
+        if self.ended is not None:
+            raise self.ended
+        self.depends = self.started = 0
+        self.carries_time = False
+        self.writing = writes
+        self._mark_size = self.size
+        self.check_alive()
+
+    def check_alive(self) -> None:
+        """T2: what it rests on must not have expired. Raises Conflict."""
+        if self.deadline != FAR and self.deadline <= self.now():
+            raise Conflict("a record that the transaction read has expired since: run it again")
+
+    def undo(self, mark: int) -> None:
+        super().undo(mark)
+        self._flushed = {database: space for database, space in self._flushed.items() if self._flushes(database)}
+        self.size = self._mark_size
+
+    def _flushes(self, database: int) -> bool:
+        return any(entry[0] == FLUSH and entry[1] == database for entry in self.operations)
+
+    def check_commit(self) -> None:
+        """What has to hold in the commit's step. Raises Conflict."""
+        self.check_alive()
+
+    def prepare(self) -> Wait | None:
+        """What COMMIT has to wait for before its step, beside a turn and room; None for nothing."""
+        return None
+
+    def forget(self) -> None:
+        """Lets go of everything, once it has ended."""
+        self.rollback()
+        self.let_go()
+        self._flushed = {}
+        self.size = self.held = 0
+
+    # what it reads
+
+    def get(self, key: bytes) -> Record | None:
+        self.reads += 1
+        if self.operations:
+            self._apply_own()
+            own = self._own.get(self.database)
+            if own is not None and key in own:
+                mine = own[key]
+                if mine is None or (mine[7] & EXPIRES and rec.expires_of(mine) <= self.now()):
+                    self.misses += 1
+                    return None
+                return mine
+        record = self._committed(key)
+        if record is None or not self._visible(record):
+            self.misses += 1
+            return None
+        return record
+
+    def _committed(self, key: bytes) -> Record | None:
+        raise NotImplementedError
+
+    def _apply_own(self) -> None:
+        for operation in self.operations[self._applied :]:
+            kind, database = operation[0], operation[1]
+            if kind == PUT:
+                _, _, key, value, expires, flags = operation
+                self._own.setdefault(database, {})[key] = rec.make(0, flags, value, expires)
+            elif kind == DELETE:
+                self._own.setdefault(database, {})[operation[2]] = None
+            else:
+                assert kind == FLUSH, "no other operation is let into an interactive transaction"
+                self._flushed[database] = Keyspace(_OWN_GENERATION)
+                self._own[database] = {}
+        self._applied = len(self.operations)
+
+    def _space(self) -> Keyspace:
+        if self._flushed and self.database in self._flushed:
+            return self._flushed[self.database]
+        return self._committed_space()
+
+    def _committed_space(self) -> Keyspace:
+        return self.store.spaces[self.database]
+
+    def _visible(self, record: Record) -> bool:
+        """Its own records are judged by the command's time, committed ones remembered for it (T2)."""
+        if record[7] & TOMBSTONE:
+            return False
+        if not record[7] & EXPIRES:
+            return True
+        expires = rec.expires_of(record)
+        mine = not rec.seqno_of(record)
+        if expires <= (self.now() if mine else self._judged_at()):
+            self.carries_time = self.carries_time or not mine
+            return False
+        if not mine:
+            self.deadline = min(self.deadline, expires)
+        return True
+
+    def _judged_at(self) -> int:
+        return self.now()
+
+    async def keys(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
+        return self._keys_gathered(matches, most)
+
+    # what it writes
+
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+        self._grow(len(key) + len(value))
+        super().put(key, value, expires, flags)
+
+    def delete(self, key: bytes) -> None:
+        self._grow(len(key))
+        super().delete(key)
+
+    def _grow(self, size: int) -> None:
+        self.size += size + ENTRY_BYTES
+        most = self.store.settings.integer("max-transaction-bytes")
+        # What an entry costs beside its bytes counts against a limit of its own, or a small limit would allow nothing.
+        if self.size > most:
+            written = self.size - ENTRY_BYTES * (len(self.operations) + 1)
+            if written > most or self.size > most + limits.TRANSACTION_OVERHEAD_BYTES_MAX:
+                raise TransactionTooLarge(max(written, 1), most)
+
+    def hold(self) -> None:
+        """One more key or range is locked, or remembered. Raises TransactionTooLarge."""
+        self.held += 1
+        self.store.transactions.hold(self)
+
+    # ending
+
+    def commit(self) -> Wait | None:
+        """Commits what it wrote, in one step; see `Transaction.commit`. Its own checks come right before."""
+        if not self.operations:
+            return None
+        return self.store.commit(self)
+
+
+class PessimisticTransaction(Interactive):
+    """Strict two-phase locking (T1): what it has read stays as it is until it ends."""
+
+    takes_turns = False  # what it writes is locked already
+    mode = "pessimistic"
+
+    __slots__ = ("_mapped",)
+
+    def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
+        super().__init__(store, database, client, number)
+        self._mapped: set[int] = set()
+        self.owner = self.new_owner()
+
+    def let_go(self) -> None:
+        """Only what was fetched: locks stay until the end."""
+        owner, self.owner = self.owner, None
+        super().let_go()
+        self.owner = owner
+
+    def forget(self) -> None:
+        super().forget()
+        self.owner = None
+
+    # locks
+
+    def _lock(self, key: bytes | None, exclusive: bool) -> bool:
+        owner, locks, database = self.owner, self.store.locks, self.database
+        assert owner is not None
+        before = len(owner.keys)
+        if locks.take_key(owner, database, key, exclusive):
+            if len(owner.keys) > before:
+                self.hold()
+            return True
+        self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive))] = None
+        return False
+
+    def _lock_key(self, key: bytes, exclusive: bool) -> bool:
+        if self.database not in self._mapped:
+            if not self._lock(None, False):
+                return False
+            self._mapped.add(self.database)
+        return self._lock(key, exclusive)
+
+    def _lock_range(self, start: bytes, end: bytes | None, exclusive: bool) -> bool:
+        owner, locks, database = self.owner, self.store.locks, self.database
+        assert owner is not None
+        if not self._lock(None, False):
+            return False
+        before = len(owner.ranges)
+        if locks.take_range(owner, database, start, end, exclusive):
+            if len(owner.ranges) > before:
+                self.hold()
+            return True
+        self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive))] = None
+        return False
+
+    def lock(self, keys: list[bytes]) -> None:
+        """LOCK: locks keys exclusively, before they are read."""
+        for key in keys:
+            if not self._lock_key(key, True):
+                return
+
+    def gather(self) -> Wait:
+        lock = next((need for need in self.needs if isinstance(need, _LockNeeded)), None)
+        if lock is None:
+            return super().gather()
+        self.needs = {}
+        wait: Wait = lock.wait()
+        return wait
+
+    # reading and writing
+
+    def _committed(self, key: bytes) -> Record | None:
+        if not self._lock_key(key, self.writing):
+            return None
+        record = self.look(self._space(), key)
+        if self.store.last > self.store.synced:
+            self._note(record)
+        return record
+
+    def page(
+        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False, heads: bool = False
+    ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+        rows, following = super().page(start, end, limit, reverse=reverse, heads=heads)
+        if not self.needs:
+            low, high = (start if following is None else following, end) if reverse else (start, following or end)
+            self._lock_range(low, high, self.writing)
+        return rows, following
+
+    def count(self) -> int:
+        if not self._lock_range(b"", None, False):
+            return 0
+        return super().count()
+
+    async def random_key(self) -> bytes | None:
+        if not self._lock_range(b"", None, False):
+            return None
+        return await super().random_key()
+
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+        if self._lock_key(key, True):
+            super().put(key, value, expires, flags)
+
+    def delete(self, key: bytes) -> None:
+        if self._lock_key(key, True):
+            super().delete(key)
+
+    def flush(self, database: int) -> None:
+        if self._lock(None, True):
+            self._mapped.add(database)
+            super().flush(database)

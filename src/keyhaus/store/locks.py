@@ -1,0 +1,576 @@
+"""Locks: strict two-phase locking for interactive transactions, and the turn that writes wait for (T5, T6).
+
+What is locked is a key of a database, a range of its keys, or its mapping entry (S4), shared or exclusively. A lock is
+held until its owner ends. Who can't have one waits in a fair queue: for every holder and every earlier waiter in its
+way. All else happens in the owner's turn, so a lock that is free costs two look-ups in dicts and no wait.
+
+    owner    a transaction, or a plain command that has to wait for its turn
+    client   whose owners they are: a connection, or an embedded thread; it waits for one request at a time, and with it
+             wait all of its owners (T5)
+
+Deadlocks are found as a request begins to wait, since only that makes a circle: from the request to those in its way,
+to what their clients wait for, and so on. A circle of holders has a victim, the youngest transaction on it, never a
+plain command. A circle that passes through a place in a queue is broken by overtaking. Nobody waits for a lock of
+another owner of the same client: that would never come.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from keyhaus.core.errors import Deadlock, Error, LockTimeout
+from keyhaus.core.wait import Wait
+from keyhaus.store.ordered import OrderedKeys
+
+CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names
+WAIT_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class Client:
+    """A node of the wait-for graph.
+
+    Attributes:
+        waiting: The request that it waits for; None while it waits for none.
+        owners: Its owners that hold or want anything.
+    """
+
+    __slots__ = ("owners", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Request | None = None
+        self.owners: set[Owner] = set()
+
+
+_GRANTED: Final = Wait()
+_GRANTED.fire()
+
+
+class Owner:
+    """Who holds locks.
+
+    Attributes:
+        client: Whose it is.
+        begun: Orders transactions by age: the youngest of a deadlock dies. Plain commands have 0 and never die.
+        name: How errors name it.
+        keys: What keys it holds, by (database, key): whether exclusively. The key None is the mapping entry.
+        ranges: What ranges it holds.
+        on_victim: Called when it dies of a deadlock.
+    """
+
+    __slots__ = ("begun", "client", "keys", "name", "on_victim", "ranges")
+
+    def __init__(self, client: Client, begun: int = 0, name: str = "a plain command") -> None:
+        self.client = client
+        self.begun = begun
+        self.name = name
+        self.keys: dict[tuple[int, bytes | None], bool] = {}
+        self.ranges: list[Range] = []
+        self.on_victim: Callable[[Deadlock], None] = lambda error: None
+
+    @property
+    def plain(self) -> bool:
+        return not self.begun
+
+
+class Range:
+    """A lock on the keys from `start` to before `end` (None: all behind), also on those that are not there."""
+
+    __slots__ = ("database", "end", "exclusive", "owner", "start")
+
+    def __init__(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> None:
+        self.owner, self.database = owner, database
+        self.start, self.end, self.exclusive = start, end, exclusive
+
+    def holds(self, key: bytes) -> bool:
+        return self.start <= key and (self.end is None or key < self.end)
+
+    def overlaps(self, start: bytes, end: bytes | None) -> bool:
+        return (self.end is None or start < self.end) and (end is None or self.start < end)
+
+    def covers(self, start: bytes, end: bytes | None) -> bool:
+        return self.start <= start and (self.end is None or (end is not None and end <= self.end))
+
+
+class Request:
+    """Somebody waits for a lock: on a key, on the mapping entry (`key` None), or on a range.
+
+    Attributes:
+        owner: Who.
+        database, key, span, exclusive: For what.
+        number: Its place: requests are served in this order.
+        overtakes: Whether it goes before earlier ones, since they wait for it.
+        wait: Fires once it is granted, or will never be.
+    """
+
+    __slots__ = ("database", "exclusive", "key", "number", "overtakes", "owner", "since_ns", "span", "wait")
+
+    def __init__(self, owner: Owner, database: int, key: bytes | None, span: Range | None, exclusive: bool) -> None:
+        self.owner, self.database, self.key, self.span, self.exclusive = owner, database, key, span, exclusive
+        self.number = self.since_ns = 0
+        self.overtakes = False
+        self.wait = _GRANTED
+
+    def clashes(self, other: Request) -> bool:
+        """Whether both can't be granted."""
+        if self.owner is other.owner or self.database != other.database or not (self.exclusive or other.exclusive):
+            return False
+        if self.span is None and other.span is None:
+            return self.key == other.key
+        if self.span is not None and other.span is not None:
+            return self.span.overlaps(other.span.start, other.span.end)
+        span, key = (self.span, other.key) if self.span is not None else (other.span, self.key)
+        assert span is not None
+        return key is not None and span.holds(key)
+
+    def shown(self) -> str:
+        """What it is for, as errors say it."""
+        if self.span is not None:
+            end = "the end" if self.span.end is None else repr(self.span.end)[1:]
+            return f"the lock on {repr(self.span.start)[1:]} to {end} in database {self.database}"
+        what = "its mapping" if self.key is None else f"key {repr(self.key[:64])[1:]}"
+        return f"the lock on {what} in database {self.database}"
+
+
+class _Database:
+    """The locks of one database.
+
+    Attributes:
+        holders: By key (None: the mapping entry) its only holder, or the set of those who share it.
+        ordered: The order of the keys that are locked, for ranges.
+        ranges: The ranges that are held.
+        queues: By key those who wait for it, in order.
+        range_queue: Those who wait for a range.
+    """
+
+    def __init__(self) -> None:
+        self.holders: dict[bytes | None, Owner | set[Owner]] = {}
+        self.keys: dict[bytes, None] = {}  # those of `holders`, kept once anybody has asked for a range
+        self.ordered: OrderedKeys | None = None
+        self.ranges: list[Range] = []
+        self.queues: dict[bytes | None, deque[Request]] = {}
+        self.range_queue: list[Request] = []
+
+    def order(self) -> OrderedKeys:
+        if self.ordered is None:
+            self.keys = dict.fromkeys(key for key in self.holders if key is not None)
+            self.ordered = OrderedKeys(self.keys)
+        while not self.ordered.deal():
+            pass
+        return self.ordered
+
+
+class Locks:
+    """All locks of a store.
+
+    Attributes:
+        active: Whether any are held: plain writes look no further where none are.
+        timeout_ms: How long a request waits; 0 for ever.
+        waits, deadlocks, timeouts: How often somebody had to wait, died of a deadlock, waited too long.
+        waiting: How many wait now.
+        wait_times: How many waits took up to each of WAIT_BUCKETS_MS, and longer.
+        wait_ns: How long all of them took together.
+    """
+
+    def __init__(self, monotonic_ns: Callable[[], int] = lambda: 0) -> None:
+        self._databases: dict[int, _Database] = {}
+        self._number = 0
+        self._clock = monotonic_ns
+        self.active = 0
+        self.timeout_ms = 0
+        self.wait_times = [0] * (len(WAIT_BUCKETS_MS) + 1)
+        self.wait_ns = 0
+        self.waits = self.deadlocks = self.timeouts = self.waiting = 0
+
+    def _of(self, database: int) -> _Database:
+        found = self._databases.get(database)
+        if found is None:
+            found = self._databases[database] = _Database()
+        return found
+
+    # taking
+
+    def take_key(self, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> bool:
+        """Locks a key, or the mapping entry (None), if that is possible at once; whether it is locked."""
+        there = owner.keys.get((database, key))
+        if there is not None and (there or not exclusive):
+            return True
+        if owner.ranges and key is not None and _covered(owner, database, key, exclusive):
+            return True
+        where = self._of(database)
+        if (key in where.holders or where.ranges or where.queues or where.range_queue) and self._in_the_way(
+            Request(owner, database, key, None, exclusive)
+        ):
+            return False
+        self._hold(where, owner, database, key, exclusive)
+        return True
+
+    def take_range(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> bool:
+        """Locks a range if that is possible at once; whether it is locked."""
+        if any(
+            span.database == database and span.exclusive >= exclusive and span.covers(start, end)
+            for span in owner.ranges
+        ):
+            return True
+        request = self._range_request(owner, database, start, end, exclusive)
+        if self._in_the_way(request):
+            return False
+        assert request.span is not None
+        self._hold_range(request.span)
+        return True
+
+    def _range_request(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> Request:
+        return Request(owner, database, None, Range(owner, database, start, end, exclusive), exclusive)
+
+    def _hold(self, where: _Database, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> None:
+        holders = where.holders.get(key)
+        if holders is None:
+            where.holders[key] = owner
+            if where.ordered is not None and key is not None:
+                where.keys[key] = None
+                if where.ordered.built:
+                    where.ordered.add(key)
+        elif holders is not owner:
+            if isinstance(holders, Owner):
+                where.holders[key] = {holders, owner}
+            else:
+                holders.add(owner)
+        if not owner.keys and not owner.ranges:
+            owner.client.owners.add(owner)
+            self.active += 1
+        owner.keys[database, key] = exclusive
+
+    def _hold_range(self, span: Range) -> None:
+        """Ranges of one owner that touch become one, so that a scan page by page holds one range."""
+        owner, where = span.owner, self._of(span.database)
+        if not owner.keys and not owner.ranges:
+            owner.client.owners.add(owner)
+            self.active += 1
+        for other in owner.ranges[::-1]:
+            if other.database != span.database or other.exclusive is not span.exclusive or not _touch(other, span):
+                continue
+            span.start = min(span.start, other.start)
+            span.end = None if other.end is None or span.end is None else max(span.end, other.end)
+            owner.ranges.remove(other)
+            where.ranges.remove(other)
+        owner.ranges.append(span)
+        where.ranges.append(span)
+
+    # waiting
+
+    def wait_for_key(self, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> Wait:
+        """Queues up for a lock that could not be taken at once. Raises Deadlock."""
+        return self._enqueue(Request(owner, database, key, None, exclusive))
+
+    def wait_for_range(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> Wait:
+        """Queues up for a range that could not be locked at once. Raises Deadlock."""
+        return self._enqueue(self._range_request(owner, database, start, end, exclusive))
+
+    def _enqueue(self, request: Request) -> Wait:
+        """The Wait fires once it is granted; it raises Deadlock, LockTimeout, or why its transaction was ended."""
+        wait = request.wait = Wait(self.timeout_ms or None)
+        wait.late = lambda: self._late(request)
+        self.waits += 1
+        self._number += 1
+        request.number = self._number
+        where = self._of(request.database)
+        if request.span is None:
+            where.queues.setdefault(request.key, deque()).append(request)
+        else:
+            where.range_queue.append(request)
+        request.since_ns = self._clock()
+        self.waiting += 1
+        assert request.owner.client.waiting is None, "a client waits for one lock at a time"
+        request.owner.client.waiting = request
+        self._break_circles(request)
+        return wait
+
+    def _late(self, request: Request) -> LockTimeout:
+        self.timeouts += 1
+        self._withdraw(request)
+        return LockTimeout(f"{request.shown()} was not to be had within lock-timeout ({self.timeout_ms} ms)")
+
+    def _withdraw(self, request: Request) -> None:
+        """Somebody waits no more, and holds nothing for having waited; those behind may go on."""
+        if request.owner.client.waiting is not request:
+            return
+        self._dequeue(request)
+        if request.span is None:
+            self._serve(request.database, [request.key], [])
+        else:
+            self._serve(request.database, [], [request.span])
+
+    def _dequeue(self, request: Request) -> None:
+        where = self._of(request.database)
+        if request.span is None:
+            queue = where.queues[request.key]
+            queue.remove(request)
+            if not queue:
+                del where.queues[request.key]
+        else:
+            where.range_queue.remove(request)
+        request.owner.client.waiting = None
+        self.waiting -= 1
+        waited = self._clock() - request.since_ns
+        self.wait_ns += waited
+        self.wait_times[bisect_left(WAIT_BUCKETS_MS, waited / 1e6)] += 1
+
+    def release(self, owner: Owner) -> None:
+        """Frees all that an owner holds that waits for nothing."""
+        if owner.keys or owner.ranges:
+            self.end(owner)
+
+    def end(self, owner: Owner, error: Error | None = None) -> None:
+        """Frees all that an owner holds, and ends its wait with `error`."""
+        request = owner.client.waiting
+        if request is not None and request.owner is owner:
+            request.wait.error = error
+            self._dequeue(request)
+            request.wait.fire()
+        else:
+            request = None
+        if owner.keys or owner.ranges:
+            owner.client.owners.discard(owner)
+            self.active -= 1
+        keys: dict[int, list[bytes | None]] = {}
+        for database, key in owner.keys:
+            where = self._databases[database]
+            holders = where.holders[key]
+            if isinstance(holders, Owner):
+                del where.holders[key]
+                if where.ordered is not None and key is not None:
+                    del where.keys[key]
+            else:
+                holders.discard(owner)
+                if len(holders) == 1:
+                    where.holders[key] = holders.pop()
+            if where.queues or where.range_queue:
+                keys.setdefault(database, []).append(key)
+        ranges, owner.ranges = owner.ranges, []
+        owner.keys = {}
+        spans: dict[int, list[Range]] = {}
+        for span in ranges:
+            self._databases[span.database].ranges.remove(span)
+            spans.setdefault(span.database, []).append(span)
+        if request is not None:
+            if request.span is None:
+                keys.setdefault(request.database, []).append(request.key)
+            else:
+                spans.setdefault(request.database, []).append(request.span)
+        for database in {**keys, **spans}:
+            self._serve(database, keys.get(database, []), spans.get(database, []))
+
+    def _serve(self, database: int, keys: Iterable[bytes | None], spans: list[Range]) -> None:
+        """Grants what can be granted now that some keys and ranges were freed, in the order of the queues."""
+        where = self._databases[database]
+        if not where.queues and not where.range_queue:
+            return
+        touched = dict.fromkeys(key for key in keys if key in where.queues)
+        if spans:
+            for key in where.queues:
+                if key is not None and any(span.holds(key) for span in spans):
+                    touched[key] = None
+        candidates = [request for key in touched for request in where.queues[key]] + where.range_queue
+        if len(touched) + bool(where.range_queue) > 1:
+            candidates.sort(key=lambda request: request.number)
+        stopped: set[bytes | None] = set()
+        for request in candidates:
+            if request.owner.client.waiting is not request:
+                continue  # what was granted before it had consequences
+            if request.span is None and request.key in stopped and not request.overtakes:
+                continue
+            if self._in_the_way(request):
+                # Behind an exclusive request that waits everybody else waits, too.
+                if request.span is None and request.exclusive and not request.overtakes:
+                    stopped.add(request.key)
+            else:
+                self._grant(request)
+
+    def _grant(self, request: Request) -> None:
+        self._dequeue(request)
+        if request.span is None:
+            self._hold(self._of(request.database), request.owner, request.database, request.key, request.exclusive)
+        else:
+            self._hold_range(request.span)
+        request.wait.fire()
+
+    # what is in the way
+
+    def _in_the_way(self, request: Request) -> bool:
+        return next(self._holders(request), None) is not None or next(self._ahead(request), None) is not None
+
+    def free_for(self, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> bool:
+        """Whether no lock of others is held on a key, or on the mapping entry (None), that stands in the way."""
+        where = self._databases.get(database)
+        if where is None or (key not in where.holders and not where.ranges):
+            return True
+        return next(self._holders(Request(owner, database, key, None, exclusive)), None) is None
+
+    def locked(self, database: int, key: bytes) -> bool:
+        """Whether a key is under any lock, or within a range that is (T2)."""
+        where = self._databases.get(database)
+        return where is not None and (key in where.holders or any(span.holds(key) for span in where.ranges))
+
+    def unlocked(self, database: int, keys: list[bytes]) -> list[bytes]:
+        """Those of some keys that are under no lock."""
+        if not self.active:
+            return keys
+        return [key for key in keys if not self.locked(database, key)]
+
+    def waits_for(self, owner: Owner | None) -> list[str]:
+        """The names of those whom an owner waits for now."""
+        request = None if owner is None else owner.client.waiting
+        if request is None or request.owner is not owner:
+            return []
+        return [other.name for other in dict.fromkeys(self._edges(request, queued=True))]
+
+    def _holders(self, request: Request) -> Iterator[Owner]:
+        """Those who hold what a request can't share with them."""
+        where, owner = self._of(request.database), request.owner
+        span, exclusive = request.span, request.exclusive
+        if span is None:
+            yield from _others(where, owner, request.database, request.key, exclusive)
+            if request.key is not None:
+                for held in where.ranges:
+                    if held.owner is not owner and (exclusive or held.exclusive) and held.holds(request.key):
+                        yield held.owner
+            return
+        for held in where.ranges:
+            if held.owner is not owner and (exclusive or held.exclusive) and held.overlaps(span.start, span.end):
+                yield held.owner
+        if not where.holders:
+            return
+        for key in where.order().ascending(span.start):
+            if span.end is not None and key >= span.end:
+                return
+            if key in where.holders:
+                yield from _others(where, owner, request.database, key, exclusive)
+
+    def _ahead(self, request: Request) -> Iterator[Request]:
+        """The earlier requests that one waits for.
+
+        Of those for the same key not behind the last exclusive one, which itself waits for all that are before it.
+        """
+        if request.overtakes:
+            return
+        where = self._of(request.database)
+        if request.span is None:
+            for other in reversed(where.queues.get(request.key, ())):
+                if (not request.number or other.number < request.number) and request.clashes(other):
+                    yield other
+                    if other.exclusive and not other.overtakes:
+                        break
+            queues: Iterable[Iterable[Request]] = (where.range_queue,)
+        else:
+            queues = (where.range_queue, *where.queues.values())
+        for queue in queues:
+            for other in queue:
+                if (not request.number or other.number < request.number) and request.clashes(other):
+                    yield other
+
+    # deadlocks
+
+    def _break_circles(self, request: Request) -> None:
+        """A request has begun to wait. Raises Deadlock where that can't be."""
+        client = request.owner.client
+        while client.waiting is request:
+            if any(holder.client is client for holder in self._holders(request)):
+                self.deadlocks += 1
+                self._withdraw(request)
+                raise Deadlock(f"{request.shown()} is held by another transaction of the same connection")
+            if not self._waited_for(client):
+                return
+            if circle := self._circle(request, queued=False):
+                self._kill_youngest(circle)
+            elif circle := self._circle(request, queued=True):
+                self._overtake(circle)
+            else:
+                return
+
+    def _waited_for(self, client: Client) -> bool:
+        """Whether anybody may wait for what a client's owners hold: else it is on no circle."""
+        for owner in client.owners:
+            for database in {span.database for span in owner.ranges}:
+                if self._databases[database].queues or self._databases[database].range_queue:
+                    return True
+            for database, key in owner.keys:
+                where = self._databases[database]
+                if where.range_queue or key in where.queues:
+                    return True
+        return False  # its request is in nobody's way either: it is the last of its queue
+
+    def _circle(self, first: Request, *, queued: bool) -> list[tuple[Request, Owner]]:
+        """A circle of waits that leads back to the client of `first`: who waits, and for whom; none: empty."""
+        goal = first.owner.client
+        seen = {goal}
+        path: list[tuple[Request, Owner]] = []
+        edges = [self._edges(first, queued)]
+        waits = [first]
+        while edges:
+            owner = next(edges[-1], None)
+            if owner is None:
+                edges.pop()
+                waits.pop()
+                if path:
+                    path.pop()
+                continue
+            if owner.client is goal:
+                return [*path, (waits[-1], owner)]
+            further = owner.client.waiting
+            if further is None or owner.client in seen:
+                continue
+            seen.add(owner.client)
+            path.append((waits[-1], owner))
+            edges.append(self._edges(further, queued))
+            waits.append(further)
+        return []
+
+    def _edges(self, request: Request, queued: bool) -> Iterator[Owner]:
+        yield from self._holders(request)
+        if queued:
+            for other in self._ahead(request):
+                yield other.owner
+
+    def _overtake(self, circle: list[tuple[Request, Owner]]) -> None:
+        """Breaks a circle where somebody on it waits for a place in a queue only, and for no holder."""
+        for request, owner in circle:
+            if all(holder is not owner for holder in self._holders(request)):
+                request.overtakes = True
+                if not self._in_the_way(request):
+                    self._grant(request)
+                return
+        raise AssertionError("a circle of holders was not found at first")
+
+    def _kill_youngest(self, circle: list[tuple[Request, Owner]]) -> None:
+        members = {member for request, owner in circle for member in (request.owner, owner)}
+        victim = max(members, key=lambda member: member.begun)
+        assert not victim.plain, "plain commands alone are in no deadlock"
+        self.deadlocks += 1
+        steps = [f"{request.owner.name} waits for {owner.name} ({request.shown()})" for request, owner in circle]
+        if len(steps) > CYCLE_SHOWN:
+            steps[CYCLE_SHOWN:] = [f"… {len(steps) - CYCLE_SHOWN} more"]
+        error = Deadlock(f"{victim.name} was rolled back, since it is the youngest of a deadlock: {'; '.join(steps)}")
+        self.end(victim, error)
+        victim.on_victim(error)
+
+
+def _covered(owner: Owner, database: int, key: bytes, exclusive: bool) -> bool:
+    return any(
+        span.database == database and (span.exclusive or not exclusive) and span.holds(key) for span in owner.ranges
+    )
+
+
+def _others(where: _Database, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> Iterator[Owner]:
+    """The holders of a key that somebody can't share it with."""
+    holders = where.holders.get(key)
+    if holders is None or holders is owner:
+        return
+    for other in (holders,) if isinstance(holders, Owner) else holders:
+        if other is not owner and (exclusive or other.keys[database, key]):
+            yield other
+
+
+def _touch(one: Range, other: Range) -> bool:
+    return (one.end is None or other.start <= one.end) and (other.end is None or one.start <= other.end)

@@ -1,0 +1,379 @@
+"""Transactions that read at a snapshot: READONLY, and OPTIMISTIC, which is validated at its COMMIT.
+
+The commit protocol of an optimistic one, in one step of the store (C1):
+
+    1. wait for its turn among the locks of others on what it writes (T6); then begin anew
+    2. has a record that it read alive expired since? (T2)
+    3. was a database's mapping entry written after its begin? (S4)
+    4. does the newest record or tombstone in memory of any key that it read come from after its begin?
+    5. the same for every key in memory within a range that it read (T3)
+    6. the commit
+
+No memory of past commits is needed: since its snapshot is open, all that was committed after its begin still stands in
+the memtables above the view that it has pinned, and those are bounded (S8). Long ranges are looked through in slices
+beforehand, while a guard notes what is committed into them meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from keyhaus.core.errors import Conflict, Error, ReadOnly, SnapshotTooOld, UnknownTransaction
+from keyhaus.core.wait import Wait
+from keyhaus.journal.format import DELETE, LAPSE, PUT
+from keyhaus.store import record as rec
+from keyhaus.store.gather import MISSING
+from keyhaus.store.interactive import Interactive
+from keyhaus.store.keyspace import Keyspace, Table, as_of
+from keyhaus.store.locks import Client
+from keyhaus.store.record import TOMBSTONE, Record
+from keyhaus.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from keyhaus.store.store import Store
+
+SLICE_KEYS: Final = 2000  # of a range that are validated at once
+
+
+class SnapshotTransaction(Interactive):
+    """READONLY: the store as it was at its begin, which is its serial point (T1)."""
+
+    mode = "readonly"
+
+    __slots__ = ("_counting", "_failure", "snapshot")
+
+    def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
+        super().__init__(store, database, client, number)
+        self.snapshot: Snapshot = store.snapshot()
+        self._counting = False  # the number of keys is to be found out
+        self._failure: Error | None = None
+
+    def enter(self, *, writes: bool) -> None:
+        super().enter(writes=writes)
+        self._check_snapshot()
+        if writes:
+            self._refuse_write()
+
+    def _refuse_write(self) -> None:
+        raise ReadOnly
+
+    def _check_snapshot(self) -> None:
+        if self.snapshot.ended is not None:
+            raise SnapshotTooOld(self.snapshot.ended.message)
+        if self.snapshot.closed:
+            raise UnknownTransaction("it has ended")
+
+    def check_alive(self) -> None:
+        """Its serial point is its begin: what expires later is no concern of it."""
+
+    def forget(self) -> None:
+        super().forget()
+        self.snapshot.close()
+
+    def _judged_at(self) -> int:
+        return self.snapshot.unix_ms
+
+    def _committed_space(self) -> Keyspace:
+        return self.snapshot.spaces[self.database]
+
+    def _pin(self) -> int:
+        return self.store.views.pin_again(self.snapshot.view)
+
+    def _tables(self, space: Keyspace) -> list[Any]:
+        return space.tables(self.snapshot.view)
+
+    def look(self, space: Keyspace, key: bytes) -> Record | None:
+        seqno = self.snapshot.seqno
+        for table in space.tables(self.snapshot.view):
+            record = as_of(table, key, seqno)
+            if record is not None:
+                return record
+        if not space.based:
+            return None
+        views, row = self.store.views, space.prefix + key
+        if self.snapshot.view == views.newest and (record := views.cache.get(row)) is not None:
+            return record or None
+        if self._gathered is not None:
+            found = self._gathered.rows.get(row, MISSING)
+            if found is not MISSING:
+                return found  # type: ignore[return-value]
+        self.needs[space, key] = None
+        return None
+
+    def _record_of(self, key: bytes, tables: list[Any], segment: Any) -> Record | None:
+        for table in tables:
+            record = as_of(table, key, self.snapshot.seqno)
+            if record is not None:
+                return record
+        found: Record | None = None if segment is None else segment.records.get(key)
+        return found
+
+    def _committed(self, key: bytes) -> Record | None:
+        self._remember(key)
+        self.depends = max(self.depends, self.snapshot.seqno)
+        return self.look(self._space(), key)
+
+    def _remember(self, key: bytes) -> None:
+        """It reads a key."""
+
+    def _remember_range(self, start: bytes, end: bytes | None) -> None:
+        """It reads a range."""
+
+    def page(
+        self, start: bytes, end: bytes | None, limit: int, *, reverse: bool = False, heads: bool = False
+    ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+        depends = self.depends
+        rows, following = super().page(start, end, limit, reverse=reverse, heads=heads)
+        self.depends = max(depends, self.snapshot.seqno)
+        low, high = (start if following is None else following, end) if reverse else (start, following or end)
+        self._remember_range(low, high)
+        return rows, following
+
+    def count(self) -> int:
+        self._apply_own()
+        self._remember_range(b"", None)
+        self.depends = max(self.depends, self.snapshot.seqno)
+        space = self._space()
+        count, exact = (space.count, True) if space is not self._committed_space() else self._counted()
+        if not exact:
+            self._counting = True
+            self.needs[self.snapshot] = None
+            return 0
+        for key, record in (self._own.get(self.database) or {}).items():
+            there = self.look(space, key)
+            count += (record is not None) - (there is not None and not there[7] & TOMBSTONE)
+        return count
+
+    def _counted(self) -> tuple[int, bool]:
+        return self.snapshot.counts[self.database]
+
+    async def random_key(self) -> bytes | None:
+        await self.order()
+        self._remember_range(b"", None)
+        self._choice = self._choice or self.store.random.random()
+        return self._random_below(self._space())
+
+    def gather(self) -> Wait:
+        self._check_snapshot()
+        failure = self._failure if self._gathered is None else self._gathered.failure
+        if failure is not None:
+            raise failure
+        if not self._counting:
+            return super().gather()
+        self._counting, self.needs = False, {}
+        done = Wait(cold=True)
+        _drive(self._count_keys(), done.fire, self.store.spawn.soon)
+        return done
+
+    async def _count_keys(self) -> None:
+        try:
+            await self.snapshot.count(self.database)
+        except Error as error:
+            self._failure = error
+
+
+class OptimisticTransaction(SnapshotTransaction):
+    """Validated at its COMMIT, which is its serial point.
+
+    Attributes:
+        points: The keys that it has read, by database.
+        ranges: The ranges that it has read.
+        databases: Those whose mapping entry it rests on.
+    """
+
+    mode = "optimistic"
+
+    __slots__ = ("_guard", "_validated", "databases", "points", "ranges")
+
+    def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
+        super().__init__(store, database, client, number)
+        self.points: dict[int, set[bytes]] = {}
+        self.ranges: list[tuple[int, bytes, bytes | None]] = []
+        self.databases: set[int] = set()
+        self._guard: Guard | None = None
+        self._validated = False
+
+    def _refuse_write(self) -> None:
+        """It may write."""
+
+    def check_alive(self) -> None:
+        Interactive.check_alive(self)
+
+    def forget(self) -> None:
+        super().forget()
+        self.points, self.ranges = {}, []
+        self._leave_guard()
+
+    # what it reads
+
+    def _remember(self, key: bytes) -> None:
+        if self._flushed and self.database in self._flushed:
+            return
+        self.databases.add(self.database)
+        points = self.points.setdefault(self.database, set())
+        if key not in points:
+            points.add(key)
+            self.hold()
+
+    def _remember_range(self, start: bytes, end: bytes | None) -> None:
+        if self._flushed and self.database in self._flushed:
+            return
+        self.databases.add(self.database)
+        for at, (database, low, high) in enumerate(self.ranges):
+            if database == self.database and _adjoin(low, high, start, end):
+                joined = None if high is None or end is None else max(high, end)
+                self.ranges[at] = (database, min(low, start), joined)
+                return
+        self.ranges.append((self.database, start, end))
+        self.hold()
+
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+        self.databases.add(self.database)
+        super().put(key, value, expires, flags)
+
+    def delete(self, key: bytes) -> None:
+        self.databases.add(self.database)
+        super().delete(key)
+
+    def flush(self, database: int) -> None:
+        self.databases.add(database)
+        super().flush(database)
+
+    # validation
+
+    def prepare(self) -> Wait | None:
+        """Looks through long ranges in slices, before the step; a guard notes what is committed into them meanwhile."""
+        if self._validated or not self.ranges:
+            return None
+        if self._guard is None:
+            if not self._is_long():
+                return None
+            self._guard = Guard(self.ranges)
+            self.store.guards.append(self._guard)
+        wait = Wait()
+        self._look_through(self._later_keys(), wait)
+        return wait
+
+    def _is_long(self) -> bool:
+        slices = self._later_keys()
+        return next(slices, self) is None and next(slices, self) is None
+
+    def _look_through(self, slices: Iterator[None], wait: Wait) -> None:
+        """One slice. A conflict is noted in the guard, to be raised in the step."""
+        guard = self._guard
+        if guard is None:  # it has ended
+            return wait.fire()
+        try:
+            ended = next(slices, guard) is guard
+        except Conflict:
+            guard.touched = ended = True
+        if not ended:
+            return self.store.spawn.soon(lambda: self._look_through(slices, wait))
+        self._validated = True
+        wait.fire()
+
+    def check_commit(self) -> None:
+        self._check_snapshot()
+        self.check_alive()
+        store, since = self.store, self.snapshot.seqno
+        for database in self.databases:
+            if store.mapped[database] > since:
+                raise Conflict(
+                    "a database that the transaction used was flushed or swapped since it began: run it again"
+                )
+        for database, keys in self.points.items():
+            tables = store.spaces[database].tables(self.snapshot.view)
+            for key in keys:
+                for table in tables:
+                    record = table.records.get(key)
+                    if record is not None:
+                        if rec.seqno_of(record) > since:
+                            raise _changed(key)
+                        break
+        if self._guard is not None:
+            if self._guard.touched:
+                raise Conflict("a range that the transaction read was changed since it began: run it again")
+        else:
+            for _ in self._later_keys():
+                pass
+
+    def _later_keys(self) -> Iterator[None]:
+        """Looks at all keys in memory within the ranges that it read, and pauses now and then. Raises Conflict."""
+        since = self.snapshot.seqno
+        looked_at = 0
+        for database, start, end in self.ranges:
+            for table in self.store.spaces[database].tables(self.snapshot.view):
+                while not table.ordered.deal():
+                    yield None
+                at: bytes | None = start
+                while at is not None:
+                    at = self._later_slice(table, at, end, since)
+                    looked_at += 1
+                    if at is not None:
+                        yield None
+
+    @staticmethod
+    def _later_slice(table: Table | Keyspace, start: bytes, end: bytes | None, since: int) -> bytes | None:
+        """Looks at some keys of a table; where the next ones begin, None at the end."""
+        while not table.ordered.deal():
+            pass
+        for looked_at, key in enumerate(table.ordered.ascending(start)):
+            if end is not None and key >= end:
+                return None
+            if looked_at == SLICE_KEYS:
+                return key
+            record = table.records.get(key)
+            if record is not None and rec.seqno_of(record) > since:
+                raise _changed(key)
+        return None
+
+    def _leave_guard(self) -> None:
+        if self._guard is not None:
+            self.store.guards.remove(self._guard)
+            self._guard = None
+
+
+class Guard:
+    """Notes whether anything is committed into some ranges.
+
+    Attributes:
+        touched: Whether anything was.
+    """
+
+    def __init__(self, ranges: list[tuple[int, bytes, bytes | None]]) -> None:
+        self._ranges = ranges
+        self.touched = False
+
+    def note(self, operations: list[Any]) -> None:
+        """A commit is made."""
+        if not self.touched:
+            self.touched = any(
+                operation[0] in (PUT, DELETE, LAPSE)
+                and any(
+                    operation[1] == database and start <= operation[2] and (end is None or operation[2] < end)
+                    for database, start, end in self._ranges
+                )
+                for operation in operations
+            )
+
+
+def _changed(key: bytes) -> Conflict:
+    return Conflict(f"key {repr(key[:64])[1:]} was changed since the transaction began: run it again")
+
+
+def _adjoin(low: bytes, high: bytes | None, start: bytes, end: bytes | None) -> bool:
+    return (high is None or start <= high) and (end is None or low <= end)
+
+
+def _drive(running: Coroutine[Wait, None, None], done: Callable[[], None], soon: Callable[[Any], None]) -> None:
+    """Runs a coroutine to its end."""
+
+    def step() -> None:
+        try:
+            wait = running.send(None)
+        except StopIteration:
+            return done()
+        wait.on_fire(lambda: soon(step))
+
+    step()

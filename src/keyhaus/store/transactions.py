@@ -1,0 +1,208 @@
+"""The interactive transactions of a store: which are open, for how long they may be, and what became of the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from keyhaus.core import limits
+from keyhaus.core.errors import (
+    Conflict,
+    Deadlock,
+    Error,
+    LimitExceeded,
+    LockTimeout,
+    SnapshotTooOld,
+    TransactionTimeout,
+    TransactionTooLarge,
+    UnknownTransaction,
+)
+from keyhaus.core.settings import Durability
+from keyhaus.store.interactive import Interactive, PessimisticTransaction
+from keyhaus.store.locks import WAIT_BUCKETS_MS, Client
+from keyhaus.store.optimistic import OptimisticTransaction, SnapshotTransaction
+from keyhaus.store.outcomes import ROLLED_BACK, Outcomes, make_id
+
+if TYPE_CHECKING:
+    from keyhaus.store.store import Store
+
+KINDS: Final[dict[str, type[Interactive]]] = {
+    kind.mode: kind for kind in (PessimisticTransaction, OptimisticTransaction, SnapshotTransaction)
+}
+_CAUSES: Final = {
+    Conflict: "conflicts",
+    Deadlock: "deadlocks",
+    LockTimeout: "lock_timeouts",
+    TransactionTimeout: "timeouts",
+    TransactionTooLarge: "too_large",
+    SnapshotTooOld: "snapshots_too_old",
+}
+
+
+class Transactions:
+    """All interactive transactions of a store.
+
+    Attributes:
+        open: Those that are open, by id, in the order of their begin.
+        outcomes: What became of the others (T9).
+        counts: How many were begun, committed and rolled back, and why.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.open: dict[bytes, Interactive] = {}
+        self.outcomes = Outcomes()
+        self.counts: Counter[str] = Counter()
+        self._held = 0
+        settings = store.settings
+        settings.observe("lock-timeout", self._set_lock_timeout)
+
+    def _set_lock_timeout(self, milliseconds: int) -> None:
+        self._store.locks.timeout_ms = milliseconds
+
+    def begin(
+        self,
+        mode: str,
+        database: int,
+        client: Client,
+        *,
+        durability: Durability | None = None,
+        timeout_ms: int | None = None,
+        user: str = "default",
+    ) -> Interactive:
+        """Begins a transaction.
+
+        Args:
+            mode: `pessimistic`, `optimistic` or `readonly`.
+            database: The database that its commands address.
+            client: Whose it is, in the graph of who waits for whom.
+            durability: What its replies wait for; None: what the server has.
+            timeout_ms: After how long without a command it is ended; None: what the server has.
+            user: Who begins it.
+
+        Raises:
+            LimitExceeded: So many are open already.
+            StorageError: The store takes no more.
+        """
+        store, settings = self._store, self._store.settings
+        store.check_open()
+        most = settings.integer("max-transactions")
+        if len(self.open) >= most:
+            raise LimitExceeded("max-transactions", len(self.open) + 1, most, "open transactions")
+        number = make_id(store.now(), store.spawn.random_bytes(10))
+        transaction = KINDS[mode](store, database, client, number)
+        transaction.durability, transaction.user = durability, user
+        transaction.timeout_ms = settings.integer("transaction-idle-ms") if timeout_ms is None else timeout_ms
+        self.open[number] = transaction
+        self.counts["begun"] += 1
+        self._arm(transaction)
+        self._forget()
+        return transaction
+
+    def _forget(self) -> None:
+        settings = self._store.settings
+        kept = settings.integer("transaction-outcome-ms") + settings.integer("transaction-max-ms")
+        self.outcomes.forget(self._store.clock_ms - kept)
+
+    def hold(self, transaction: Interactive) -> None:
+        """A transaction has locked, or read, one more key or range. Raises TransactionTooLarge."""
+        self._held += 1
+        for held, most, name in (
+            (transaction.held, limits.TRANSACTION_KEYS_MAX, "TRANSACTION_KEYS_MAX"),
+            (self._held, limits.TRANSACTIONS_KEYS_MAX, "TRANSACTIONS_KEYS_MAX, of all transactions"),
+        ):
+            if held > most:
+                raise TransactionTooLarge(held, most, "{} keys and ranges are locked or remembered", name)
+
+    # time
+
+    def _arm(self, transaction: Interactive) -> None:
+        """One timer a transaction, which looks again when the next of its times may be over."""
+        store = self._store
+        age = store.settings.integer("transaction-max-ms")
+        now = store.monotonic_ns()
+        due_ms = min(
+            transaction.timeout_ms - (now - transaction.idle_since_ns) / 1e6,
+            age - (now - transaction.begun_ns) / 1e6,
+        )
+        store.spawn.later(max(due_ms, 1), lambda: self._look(transaction))
+
+    def _look(self, transaction: Interactive) -> None:
+        if transaction.ended is not None:
+            return
+        now = self._store.monotonic_ns()
+        age = self._store.settings.integer("transaction-max-ms")
+        if now - transaction.begun_ns >= age * 1_000_000:
+            self.end(transaction, TransactionTimeout(f"the transaction was open for longer than {age} ms"))
+        elif transaction.busy or transaction.unread():
+            transaction.idle_since_ns = now  # idle time begins when the reply has left (T5)
+            self._arm(transaction)
+        elif now - transaction.idle_since_ns >= transaction.timeout_ms * 1_000_000:
+            text = f"the transaction was idle for longer than {transaction.timeout_ms} ms"
+            self.end(transaction, TransactionTimeout(text))
+        else:
+            self._arm(transaction)
+
+    # ends
+
+    def committed(self, transaction: Interactive) -> int:
+        """A transaction's commit was made, or it wrote nothing; the seqno of its serial point."""
+        seqno = self._store.last
+        if transaction.operations:
+            # The commit set it; its id is noted already, in the same step.
+            seqno = transaction.depends
+        elif isinstance(transaction, SnapshotTransaction) and transaction.mode == "readonly":
+            seqno = transaction.snapshot.seqno
+        if transaction.number not in self.open:
+            return seqno
+        self.counts["committed"] += 1
+        if not transaction.operations:
+            self.outcomes.ended(transaction.number, seqno)
+        self._close(transaction, UnknownTransaction("the transaction was committed"))
+        return seqno
+
+    def end(self, transaction: Interactive, error: Error | None = None) -> None:
+        """Rolls a transaction back; `error` says why where its client didn't ask for it."""
+        if transaction.ended is not None:
+            return
+        self.counts["rolled_back"] += 1
+        cause = _CAUSES.get(type(error)) if error is not None else None
+        if cause is not None:
+            self.counts[cause] += 1
+        self.outcomes.ended(transaction.number, ROLLED_BACK)
+        self._close(transaction, error or UnknownTransaction("the transaction was rolled back"))
+
+    def _close(self, transaction: Interactive, ended: Error) -> None:
+        transaction.ended = ended
+        del self.open[transaction.number]
+        self._held -= transaction.held
+        if transaction.owner is not None:
+            self._store.locks.end(transaction.owner, ended)
+        transaction.forget()
+        transaction.on_end(transaction)
+
+    # questions
+
+    def status(self, number: bytes) -> int | str:
+        """`open`, the commit's seqno, `rolledback`, `unknown` or `expired`."""
+        self._forget()
+        return "open" if number in self.open else self.outcomes.of(number)
+
+    def statistics(self) -> dict[str, Any]:
+        locks = self._store.locks
+        counts = self.counts
+        facts: dict[str, Any] = {
+            "transactions_open": len(self.open),
+            "transactions_begun": counts["begun"],
+            "transactions_committed": counts["committed"],
+            "transactions_rolled_back": counts["rolled_back"],
+            **{f"transactions_{name}": counts[name] for name in _CAUSES.values()},
+            "transaction_outcomes": len(self.outcomes),
+            "locks_held": self._held,
+            "lock_waiters": locks.waiting,
+            "lock_waits": locks.waits,
+            "lock_wait_ms": locks.wait_ns // 1_000_000,
+        }
+        buckets = zip((*map(str, WAIT_BUCKETS_MS), "inf"), locks.wait_times, strict=True)
+        facts["lock_wait_histogram_ms"] = ",".join(f"{most}={count}" for most, count in buckets)
+        return facts
