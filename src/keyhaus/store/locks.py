@@ -277,7 +277,7 @@ class Locks:
             left_ms -= (self.monotonic_ns() - request.owner.since_ns) / 1e6
             if left_ms <= 0:
                 raise self._late(request)
-        wait = request.wait = Wait(left_ms or None)
+        wait = request.wait = Wait(left_ms or None, outside=True)
         wait.late = lambda: self._late(request)
         self.waits += 1
         self._number += 1
