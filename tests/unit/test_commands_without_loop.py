@@ -363,6 +363,7 @@ SCENARIOS: dict[str, list[tuple[str, Any]]] = {
         ("DELRANGE '' ''", 2),
         ("DBSIZE", 0),
     ],
+    "LOCK": [("LOCK k", Refused("LOCK is for PESSIMISTIC transactions: say BEGIN first"))],
     "DBSIZE": [("DBSIZE", 0), ("MSET a 1 b 2", OK), ("DBSIZE", 2)],
     "FLUSHDB": [("MSET a 1 b 2", OK), ("FLUSHDB", OK), ("DBSIZE", 0), ("FLUSHDB ASYNC", OK), ("FLUSHDB x", _SYNTAX)],
     "FLUSHALL": [("MSET a 1 b 2", OK), ("COPY a a DB 5", 1), ("FLUSHALL", OK), ("MOVE a 5", 0), ("SWAPDB 0 5", OK)],
