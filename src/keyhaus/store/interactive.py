@@ -86,7 +86,7 @@ class Interactive(Transaction):
     def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
         super().__init__(store, database, client)
         self.id = self.number = number
-        self.ordinal = store.transactions.counts["begun"] + 1
+        self.ordinal = store.transactions.begun + 1
         self.begun_ns = self.idle_since_ns = store.monotonic_ns()
         self.timeout_ms = 0
         self.user = "default"
