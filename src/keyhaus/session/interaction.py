@@ -134,6 +134,7 @@ class Interaction:
         finally:
             if word is None:
                 self.take_note()
+        current = transaction is self.current
         transaction.busy = True
         try:
             while True:
@@ -155,7 +156,7 @@ class Interaction:
             raise
         finally:
             transaction.busy = False
-            if word is None or self.current is None:
+            if current and transaction.ended is not None:
                 self.take_note()
         return transaction, seqno
 
