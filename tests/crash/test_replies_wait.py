@@ -363,3 +363,23 @@ def test_numbers_about_data_are_told_as_of_the_last_sync(tmp_path: Path) -> None
         disk.let_go()
         assert writer.receive() == OK
         assert b"db0:keys=3," in reader.call(b"INFO", b"keyspace")
+
+
+@pytest.mark.parametrize("command", ["COMMIT", "COMMIT {}"])
+def test_a_conflict_is_told_as_durably_as_its_transaction_asks(command: str, tmp_path: Path) -> None:
+    """C3: what decided it could still be lost, and the server's own durability asks for less."""
+    with (
+        gated_server(tmp_path, durability="none", **SMALL) as (server, disk),
+        Probe(server.port) as one,
+        Probe(server.port) as two,
+    ):
+        number = one.call(*words("BEGIN OPTIMISTIC DURABILITY always")).split()[1].decode()
+        assert one.call(b"GET", b"k") == NIL
+        disk.shut()
+        assert two.call(b"SET", b"k", b"v") == OK
+        one.send(words(command.format(number)))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert two.call(b"PING") == two.call(b"PING") == b"+PONG\r\n"
+        assert one.silent(), "the conflict was told before what decided it was synced"
+        disk.let_go()
+        assert one.receive().startswith(b"-CONFLICT ")

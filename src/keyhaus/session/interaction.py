@@ -135,6 +135,7 @@ class Interaction:
             if word is None:
                 self.take_note()
         current = transaction is self.current
+        self._session.ask_as(transaction)
         transaction.busy = True
         try:
             while True:
