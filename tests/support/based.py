@@ -239,6 +239,12 @@ class BasedStore:
         found: dict[bytes, bytes] = self.until(self.ask(command, database))
         return found
 
+    def base_rows(self) -> dict[bytes, bytes]:
+        """All rows of the base's newest view, whatever they mean."""
+        engine = ModelEngine(self.disk, "base")
+        rows: dict[bytes, bytes] = engine._views[engine.newest].rows
+        return rows
+
     @staticmethod
     def driven(running: Coroutine[Wait, None, Any]) -> Asked:
         """Something that may wait, such as a snapshot's page."""

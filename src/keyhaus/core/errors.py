@@ -106,7 +106,7 @@ class ExecAborted(TransactionError):
 
 
 class TransactionTooLarge(TransactionError):
-    """A transaction, or a single command, writes more than `max-transaction-bytes`, or holds too many keys."""
+    """A transaction, or a single command, writes more than `max-transaction-bytes`; or it has read too much."""
 
     code = "TXTOOLARGE"
 

@@ -25,12 +25,11 @@ INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length li
 # What one transaction, or a single command, may write.
 TRANSACTION_BYTES_MAX: Final = 64 * MIB
 
-TRANSACTION_OVERHEAD_BYTES_MAX: Final = 64 * MIB  # what the entries of those bytes may cost beside them
 
 # Interactive transactions.
 TRANSACTIONS_MAX: Final = 10_000  # open at once
-TRANSACTION_KEYS_MAX: Final = 1_000_000  # keys and ranges that one has locked, or remembers as read
-TRANSACTIONS_KEYS_MAX: Final = 4_000_000  # the same of all together
+TRANSACTION_READ_BYTES_MAX: Final = 128 * MIB  # what one keeps of what it has locked and read, values aside
+TRANSACTIONS_BYTES_MAX: Final = 512 * MIB  # what all open ones keep, what they are to write included
 TRANSACTION_IDLE_MS: Final = 30_000
 TRANSACTION_AGE_MS: Final = 300_000
 LOCK_TIMEOUT_MS: Final = 10_000

@@ -129,6 +129,14 @@ TABLE: Final = {
             mutable=True,
         ),
         Setting(
+            "transactions-max-bytes",
+            limits.TRANSACTIONS_BYTES_MAX,
+            "How much memory all open transactions may take",
+            mutable=True,
+            least=limits.MIB,
+            memory=True,
+        ),
+        Setting(
             "lock-timeout",
             limits.LOCK_TIMEOUT_MS,
             "Milliseconds that a command waits for a lock before it is refused; 0 for no limit",

@@ -27,6 +27,7 @@ RUN_RESERVE: Final = "RUN_RESERVE"  # in that of the runs
 OPEN_RESERVE_BYTES: Final = 1 << 20
 RESERVE_BYTES_LEAST: Final = 1 << 14
 ROWS_A_YIELD: Final = 3  # a tenth of a millisecond; measured, see docs/adr/0006
+OUTCOME_ROWS: Final = 10_000
 HEAD_BYTES: Final = 16  # of a record: the head, and the expiry where there is one
 
 
@@ -47,6 +48,18 @@ class Base:
         """The newest view's number, and its meta row."""
         newest = self._engine.newest
         return newest, self._engine.get(newest, [layout.META])[0]
+
+    def outcomes(self) -> bytes:
+        """The rows of transactions' commits in the newest view, one behind the other, without their first byte."""
+        rows: list[bytes] = []
+        start: bytes | None = layout.OUTCOME
+        while start is not None:
+            found, more = self._engine.scan(
+                self._engine.newest, start, bytes([layout.OUTCOME[0] + 1]), rows=OUTCOME_ROWS, size=PAGE_BYTES_MAX
+            )
+            rows += [key[1:] + value for key, value in found]
+            start = found[-1][0] + b"\0" if more else None
+        return b"".join(rows)
 
     def get(self, view: int, keys: list[bytes]) -> list[bytes | None]:
         """The rows under the first of some keys: all of them, unless they are too large for one answer.

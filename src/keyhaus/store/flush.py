@@ -68,11 +68,18 @@ class Sealed:
         tables: Its parts.
         meta: What the base covers once it has it.
         dead: Rows of the expiry index that its run deletes.
+        outcomes: Transactions that were committed since the last one, and (None) those that are forgotten (T9).
         bytes: What it takes in memory.
     """
 
-    def __init__(self, tables: list[tuple[Keyspace, Table]], meta: Meta, dead: list[bytes]) -> None:
-        self.tables, self.meta, self.dead = tables, meta, dead
+    def __init__(
+        self,
+        tables: list[tuple[Keyspace, Table]],
+        meta: Meta,
+        dead: list[bytes],
+        outcomes: list[tuple[bytes, int | None]],
+    ) -> None:
+        self.tables, self.meta, self.dead, self.outcomes = tables, meta, dead, outcomes
         self.bytes = sum(table.bytes for _, table in tables)
 
 
@@ -186,7 +193,7 @@ class Flusher:
             self._sample(space)
         tables = [(space, space.seal()) for space in store.spaces if space.records]
         dead = store.views.take_dead_deadlines()
-        self.sealed = Sealed(tables, self._meta(), dead)
+        self.sealed = Sealed(tables, self._meta(), dead, store.transactions.outcomes.take())
         self._begun_ns = store.monotonic_ns()
         assert store.journal is not None
         store.journal.demand(self.sealed.meta.seqno)
@@ -199,7 +206,8 @@ class Flusher:
             Space(space.generation, space.count, space.count_volatile(), space.exact(), tuple(space.landmarks))
             for space in store.spaces
         )
-        return Meta(store.history, store.last, store.clock_ms, spaces, tuple(store.dropped.items()))
+        forgotten_ms = store.transactions.outcomes.forgotten_ms
+        return Meta(store.history, store.last, store.clock_ms, spaces, tuple(store.dropped.items()), forgotten_ms)
 
     # how
 
@@ -248,6 +256,8 @@ class Flusher:
         rows = max(1, min(SLICE_ROWS, SLICE_BYTES // max(map(len, sealed.dead), default=1)))
         for at in range(0, len(sealed.dead), rows):
             yield "forget", (sealed.dead[at : at + rows],)
+        for at in range(0, len(sealed.outcomes), SLICE_ROWS):
+            yield "outcomes", (sealed.outcomes[at : at + SLICE_ROWS],)
         yield "finish", (name, layout.encode_meta(sealed.meta))
 
     def _sample(self, space: Keyspace) -> None:

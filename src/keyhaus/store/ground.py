@@ -34,6 +34,7 @@ class Ground:
 
     Attributes:
         meta: What the base covers; None before the first flush.
+        outcomes: Ids and seqnos of transactions that were committed, as the base had them when it was opened (T9).
         view: The number of its newest view.
         stats: The engine's numbers, as of the newest ingest.
         restarts: How often the helper had to be started again.
@@ -51,6 +52,7 @@ class Ground:
         self._deaths = 0  # of the helper, since it last answered
         self._refused: OSError | None = None  # why the engine did not take the run, unless it did
         self.meta: Meta | None = None
+        self.outcomes: list[tuple[bytes, int]] = []
         self.view = 0
         self.stats: dict[str, Any] = {}
         self.restarts = self.damaged = 0
@@ -60,17 +62,27 @@ class Ground:
         """Starts the helper; `meta` is known once it calls back."""
         self._helper = self._spawn.helper("base", self._factory, self._args)
 
-        def opened(result: Any, error: BaseException | None) -> None:
+        failures: list[BaseException] = []
+
+        def told(result: Any, error: BaseException | None) -> None:
             if error is None:
                 try:
                     self.meta = layout.decode_meta(result[1], FILE)
                 except StorageError as refusal:
                     error = refusal
+            if error is not None:
+                failures.append(error)
+
+        def opened(result: Any, error: BaseException | None) -> None:
+            error = failures[0] if failures else error
+            if error is None:
+                self.outcomes = layout.read_outcomes(result)
             if isinstance(error, HelperLost):
                 error = StorageError("the process that keeps the base has ended as it started; its log says why")
             done(error)
 
-        self._helper.call("meta", (), opened)
+        self._helper.call("meta", (), told)
+        self._helper.call("outcomes", (), opened)
 
     def call(self, method: str, view: int | None, args: tuple[Any, ...], done: Done) -> None:
         """Asks the base, of a view where one is given; `done(result, error)` comes in the store's turn.

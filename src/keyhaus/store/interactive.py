@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from keyhaus.core import limits
-from keyhaus.core.errors import Conflict, Error, TransactionTooLarge
+from keyhaus.core.errors import Conflict, Error, LimitExceeded, TransactionTooLarge
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
-from keyhaus.journal.format import DELETE, FAR, FLUSH, PUT
+from keyhaus.journal.format import DELETE, FAR, FLUSH, FRAME_BYTES, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.keyspace import Keyspace
+from keyhaus.store.layout import ID_BYTES
 from keyhaus.store.locks import Client, Owner
 from keyhaus.store.outcomes import shown_id
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
@@ -29,7 +30,8 @@ from keyhaus.store.transaction import Transaction
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
-ENTRY_BYTES: Final = 100  # what a write costs beside its key and value, about
+ENTRY_BYTES: Final = 200  # what a write, a lock or a read costs beside its own bytes, about
+EXPIRY_BYTES: Final = 8
 _OWN_GENERATION: Final = (0, 0)
 
 
@@ -54,8 +56,9 @@ class Interactive(Transaction):
         ended: Why it takes no further command; None while it is open.
         busy: Whether a command of it is under way.
         deadline: When the first of the committed records expires that it read alive (T2).
-        size: How many bytes it would write, about.
-        held: How many keys and ranges it has locked, or remembers as read.
+        written: How many bytes its commit is to write into the journal.
+        kept: What it keeps of what it has locked and read, in bytes.
+        bytes: What all of it takes in memory, about.
         on_end: Called once it has ended, in whatever way.
         unread: Whether replies of its connection have not left yet.
     """
@@ -65,22 +68,23 @@ class Interactive(Transaction):
 
     __slots__ = (
         "_flushed",
-        "_mark_size",
+        "_mark",
         "begun_ns",
         "busy",
+        "bytes",
         "deadline",
         "durability",
         "ended",
-        "held",
         "idle_since_ns",
+        "kept",
         "number",
         "on_end",
         "ordinal",
-        "size",
         "timeout_ms",
         "unread",
         "user",
         "writing",
+        "written",
     )
 
     def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
@@ -94,7 +98,9 @@ class Interactive(Transaction):
         self.ended: Error | None = None
         self.busy = self.writing = False
         self.deadline = FAR
-        self.size = self._mark_size = self.held = 0
+        self.written = FRAME_BYTES + ID_BYTES
+        self.kept = self.bytes = 0
+        self._mark = (0, 0)  # what was written, and taken, as its command began
         self.atomic = True
         self.on_end: Callable[[Interactive], None] = lambda transaction: None
         self.unread: Callable[[], bool] = lambda: False
@@ -126,7 +132,7 @@ class Interactive(Transaction):
         self.depends = self.started = 0
         self.carries_time = False
         self.writing = writes
-        self._mark_size = self.size
+        self._mark = (self.written, self.kept - self.bytes)
         self.check_alive()
 
     def check_alive(self) -> None:
@@ -137,7 +143,8 @@ class Interactive(Transaction):
     def undo(self, mark: int) -> None:
         super().undo(mark)
         self._flushed = {database: space for database, space in self._flushed.items() if self._flushes(database)}
-        self.size = self._mark_size
+        self.written, less = self._mark
+        self._take(self.kept - less - self.bytes)  # what is locked stays
 
     def _flushes(self, database: int) -> bool:
         return any(entry[0] == FLUSH and entry[1] == database for entry in self.operations)
@@ -155,7 +162,7 @@ class Interactive(Transaction):
         self.rollback()
         self.let_go()
         self._flushed = {}
-        self.size = self.held = 0
+        self._take(-self.bytes)
 
     # what it reads
 
@@ -225,26 +232,32 @@ class Interactive(Transaction):
     # what it writes
 
     def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
-        self._grow(len(key) + len(value))
+        self._write(OPERATION_BYTES + len(key) + len(value) + (EXPIRY_BYTES if expires else 0))
         super().put(key, value, expires, flags)
 
     def delete(self, key: bytes) -> None:
-        self._grow(len(key))
+        self._write(OPERATION_BYTES + len(key))
         super().delete(key)
 
-    def _grow(self, size: int) -> None:
-        self.size += size + ENTRY_BYTES
+    def _write(self, size: int) -> None:
+        """It is to write so many bytes more. Raises TransactionTooLarge."""
+        self.written += size
         most = self.store.settings.integer("max-transaction-bytes")
-        # What an entry costs beside its bytes counts against a limit of its own, or a small limit would allow nothing.
-        if self.size > most:
-            written = self.size - ENTRY_BYTES * (len(self.operations) + 1)
-            if written > most or self.size > most + limits.TRANSACTION_OVERHEAD_BYTES_MAX:
-                raise TransactionTooLarge(max(written, 1), most)
+        if self.written > most:
+            raise TransactionTooLarge(self.written, most)
+        self._take(size + ENTRY_BYTES)
 
-    def hold(self) -> None:
-        """One more key or range is locked, or remembered. Raises TransactionTooLarge."""
-        self.held += 1
-        self.store.transactions.hold(self)
+    def keep(self, size: int) -> None:
+        """It has locked, or read, a key or a range of so many bytes. Raises TransactionTooLarge."""
+        self.kept += size + ENTRY_BYTES
+        if self.kept > limits.TRANSACTION_READ_BYTES_MAX:
+            what = "what the transaction has locked and read takes {} bytes"
+            raise TransactionTooLarge(self.kept, limits.TRANSACTION_READ_BYTES_MAX, what, "TRANSACTION_READ_BYTES_MAX")
+        self._take(size + ENTRY_BYTES)
+
+    def _take(self, size: int) -> None:
+        self.bytes += size
+        self.store.transactions.take(size)
 
     # ending
 
@@ -281,12 +294,13 @@ class PessimisticTransaction(Interactive):
     # locks
 
     def _lock(self, key: bytes | None, exclusive: bool) -> bool:
+        check_bounds(key)
         owner, locks, database = self.owner, self.store.locks, self.database
         assert owner is not None
         before = len(owner.keys)
         if locks.take_key(owner, database, key, exclusive):
             if len(owner.keys) > before:
-                self.hold()
+                self.keep(len(key or b""))
             return True
         self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive))] = None
         return False
@@ -299,6 +313,7 @@ class PessimisticTransaction(Interactive):
         return self._lock(key, exclusive)
 
     def _lock_range(self, start: bytes, end: bytes | None, exclusive: bool) -> bool:
+        check_bounds(start, end)
         owner, locks, database = self.owner, self.store.locks, self.database
         assert owner is not None
         if not self._lock(None, False):
@@ -306,7 +321,7 @@ class PessimisticTransaction(Interactive):
         before = len(owner.ranges)
         if locks.take_range(owner, database, start, end, exclusive):
             if len(owner.ranges) > before:
-                self.hold()
+                self.keep(len(start) + len(end or b""))
             return True
         self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive))] = None
         return False
@@ -365,4 +380,12 @@ class PessimisticTransaction(Interactive):
     def flush(self, database: int) -> None:
         if self._lock(None, True):
             self._mapped.add(database)
+            self._write(OPERATION_BYTES)
             super().flush(database)
+
+
+def check_bounds(*keys: bytes | None) -> None:
+    """What is locked or remembered is no longer than a key may be. Raises LimitExceeded."""
+    for key in keys:
+        if key is not None and len(key) > limits.KEY_BYTES_MAX + 1:  # a page may end right behind the longest key
+            raise LimitExceeded("max-key-bytes", len(key), limits.KEY_BYTES_MAX)

@@ -1,9 +1,10 @@
 """What the base holds: the keys and values at rest, and the row that says what all of it amounts to.
 
-    row        = meta | record | deadline
+    row        = meta | record | deadline | outcome
     meta       = %x00 -> MessagePack of `Meta`
     record     = %x01 generation key -> record                 ; store/record.py; never a tombstone
     deadline   = %x02 expires generation key -> %x01           ; the expiry index: checked against the record when used
+    outcome    = %x03 id:16 -> seqno:u64                        ; a transaction that was committed (T9)
     generation = seqno:u64 number:u32                          ; of the commit that made it, and of its operation there
     expires    = i64 + 2^63 as u64                             ; milliseconds since 1970, so that bytes order as numbers
 
@@ -25,8 +26,10 @@ VERSION: Final = 1
 META: Final = b"\x00"
 RECORD: Final = b"\x01"
 DEADLINE: Final = b"\x02"
+OUTCOME: Final = b"\x03"
 DEADLINE_VALUE: Final = b"\x01"
 PREFIX_BYTES: Final = 13
+ID_BYTES: Final = 16  # of a transaction
 _SIGN: Final = 1 << 63
 
 
@@ -58,6 +61,7 @@ class Meta(msgspec.Struct, frozen=True):
         spaces: Per database, in order.
         dropped: Generations that are under no number any more and were not cleaned yet (S4), each with the seqno of
             the commit that dropped it.
+        forgotten_ms: The newest begin of all transactions whose outcome was forgotten (T9).
         version: The format's.
     """
 
@@ -66,6 +70,7 @@ class Meta(msgspec.Struct, frozen=True):
     clock: int
     spaces: tuple[Space, ...]
     dropped: tuple[tuple[Generation, int], ...] = ()
+    forgotten_ms: int = 0
     version: int = VERSION
 
 
@@ -94,6 +99,20 @@ def deadline(expires: int, prefix_: bytes, key: bytes) -> bytes:
 def read_deadline(row: bytes) -> tuple[int, bytes, bytes]:
     """When, the record row's prefix, and the key."""
     return int.from_bytes(row[1:9], "big") - _SIGN, RECORD + row[9:21], row[21:]
+
+
+def outcome(number: bytes, seqno: int | None) -> tuple[bytes, bytes | None]:
+    """The row of a transaction's commit; without a value where it is to be deleted."""
+    return OUTCOME + number, None if seqno is None else seqno.to_bytes(8, "big")
+
+
+def read_outcomes(packed: bytes) -> list[tuple[bytes, int]]:
+    """Ids and seqnos, from what `Base.outcomes` made of their rows."""
+    size = ID_BYTES + 8
+    return [
+        (packed[at : at + ID_BYTES], int.from_bytes(packed[at + ID_BYTES : at + size], "big"))
+        for at in range(0, len(packed), size)
+    ]
 
 
 def encode_meta(meta: Meta) -> bytes:

@@ -58,9 +58,10 @@ class Owner:
         keys: What keys it holds, by (database, key): whether exclusively. The key None is the mapping entry.
         ranges: What ranges it holds.
         on_victim: Called when it dies of a deadlock.
+        since_ns: Since when it waits for its turn, through all rounds (T6); 0: each wait counts by itself.
     """
 
-    __slots__ = ("begun", "client", "keys", "name", "on_victim", "ranges")
+    __slots__ = ("begun", "client", "keys", "name", "on_victim", "ranges", "since_ns")
 
     def __init__(self, client: Client, begun: int = 0, name: str = "a plain command") -> None:
         self.client = client
@@ -68,6 +69,7 @@ class Owner:
         self.name = name
         self.keys: dict[tuple[int, bytes | None], bool] = {}
         self.ranges: list[Range] = []
+        self.since_ns = 0
         self.on_victim: Callable[[Deadlock], None] = lambda error: None
 
     @property
@@ -177,7 +179,7 @@ class Locks:
     def __init__(self, monotonic_ns: Callable[[], int] = lambda: 0) -> None:
         self._databases: dict[int, _Database] = {}
         self._number = 0
-        self._clock = monotonic_ns
+        self.monotonic_ns = monotonic_ns
         self.active = self.waiting = 0
         self.timeout_ms = 0
         self.reset_counters()
@@ -274,7 +276,12 @@ class Locks:
 
     def _enqueue(self, request: Request) -> Wait:
         """The Wait fires once it is granted; it raises Deadlock, LockTimeout, or why its transaction was ended."""
-        wait = request.wait = Wait(self.timeout_ms or None)
+        left_ms: float = self.timeout_ms
+        if left_ms and request.owner.since_ns:
+            left_ms -= (self.monotonic_ns() - request.owner.since_ns) / 1e6
+            if left_ms <= 0:
+                raise self._late(request)
+        wait = request.wait = Wait(left_ms or None, outside=True)
         wait.late = lambda: self._late(request)
         self.waits += 1
         self._number += 1
@@ -284,7 +291,7 @@ class Locks:
             where.queues.setdefault(request.key, deque()).append(request)
         else:
             where.range_queue.append(request)
-        request.since_ns = self._clock()
+        request.since_ns = self.monotonic_ns()
         self.waiting += 1
         assert request.owner.client.waiting is None, "a client waits for one lock at a time"
         request.owner.client.waiting = request
@@ -317,7 +324,7 @@ class Locks:
             where.range_queue.remove(request)
         request.owner.client.waiting = None
         self.waiting -= 1
-        waited = self._clock() - request.since_ns
+        waited = self.monotonic_ns() - request.since_ns
         self.wait_ns += waited
         self.wait_times[bisect_left(WAIT_BUCKETS_MS, waited / 1e6)] += 1
 

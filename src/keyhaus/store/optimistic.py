@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.core.errors import Conflict, Error, ReadOnly, SnapshotTooOld, UnknownTransaction
 from keyhaus.core.wait import Wait
-from keyhaus.journal.format import DELETE, LAPSE, PUT
+from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING
-from keyhaus.store.interactive import Interactive
+from keyhaus.store.interactive import Interactive, check_bounds
 from keyhaus.store.keyspace import Keyspace, Table, as_of
 from keyhaus.store.locks import Client
 from keyhaus.store.record import TOMBSTONE, Record
@@ -213,8 +213,9 @@ class OptimisticTransaction(SnapshotTransaction):
         self.databases.add(self.database)
         points = self.points.setdefault(self.database, set())
         if key not in points:
+            check_bounds(key)
             points.add(key)
-            self.hold()
+            self.keep(len(key))
 
     def _remember_range(self, start: bytes, end: bytes | None) -> None:
         if self._flushed and self.database in self._flushed:
@@ -225,8 +226,9 @@ class OptimisticTransaction(SnapshotTransaction):
                 joined = None if high is None or end is None else max(high, end)
                 self.ranges[at] = (database, min(low, start), joined)
                 return
+        check_bounds(start, end)
         self.ranges.append((self.database, start, end))
-        self.hold()
+        self.keep(len(start) + len(end or b""))
 
     def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
         self.databases.add(self.database)
@@ -238,6 +240,7 @@ class OptimisticTransaction(SnapshotTransaction):
 
     def flush(self, database: int) -> None:
         self.databases.add(database)
+        self._write(OPERATION_BYTES)
         super().flush(database)
 
     # validation

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Final
 
 from keyhaus.core.limits import OUTCOMES_MAX
+from keyhaus.store.layout import ID_BYTES
 
-ID_BYTES: Final = 16
 PREFIX: Final = "tx-"
 ROLLED_BACK: Final = 0
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32

@@ -69,6 +69,10 @@ class RunBuilder:
         """Takes rows of the expiry index that no record confirms any more; those that came as new ones stay."""
         self._parts.append(sorted([(row, None) for row in deadlines], key=_KEY))
 
+    def outcomes(self, rows: list[tuple[bytes, int | None]]) -> None:
+        """Takes transactions that were committed, with their seqnos, and (None) those that are forgotten."""
+        self._parts.append(sorted([layout.outcome(*row) for row in rows], key=_KEY))
+
     def finish(self, name: str, meta: bytes) -> int:
         """Writes the run, durably; how many rows it has. On a full disk the room that was kept free for it is used."""
         try:

@@ -172,6 +172,8 @@ class Store:
         meta = None if ground is None else ground.meta
         if meta is not None:
             store._stand_on(meta)
+            assert ground is not None
+            store.transactions.outcomes.load(ground.outcomes, meta.forgotten_ms)
         started = recovery.start(
             disk,
             spawn.random_bytes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from keyhaus.core import limits
 from keyhaus.core.errors import (
     Conflict,
     Deadlock,
@@ -26,6 +25,7 @@ from keyhaus.store.outcomes import ROLLED_BACK, Outcomes, make_id
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
+WATCH_MS: Final = 100
 KINDS: Final[dict[str, type[Interactive]]] = {
     kind.mode: kind for kind in (PessimisticTransaction, OptimisticTransaction, SnapshotTransaction)
 }
@@ -47,6 +47,7 @@ class Transactions:
         outcomes: What became of the others (T9).
         begun: How many were ever begun: their order, by which the youngest of a deadlock is found.
         counts: How many were begun, committed and rolled back, and why; CONFIG RESETSTAT begins anew.
+        bytes: What all open ones take in memory, about.
     """
 
     def __init__(self, store: Store) -> None:
@@ -55,12 +56,18 @@ class Transactions:
         self.outcomes = Outcomes()
         self.begun = 0
         self.counts: Counter[str] = Counter()
-        self._held = 0
+        self.bytes = 0
+        self._most_bytes = 0
+        self._watching = False
         settings = store.settings
         settings.observe("lock-timeout", self._set_lock_timeout)
+        settings.observe("transactions-max-bytes", self._set_most_bytes)
 
     def _set_lock_timeout(self, milliseconds: int) -> None:
         self._store.locks.timeout_ms = milliseconds
+
+    def _set_most_bytes(self, most: int) -> None:
+        self._most_bytes = most
 
     def begin(
         self,
@@ -98,7 +105,9 @@ class Transactions:
         self.open[number] = transaction
         self.begun += 1
         self.counts["begun"] += 1
-        self._arm(transaction)
+        if not self._watching:
+            self._watching = True
+            store.spawn.later(WATCH_MS, self._watch)
         self._forget()
         return transaction
 
@@ -107,28 +116,22 @@ class Transactions:
         kept = settings.integer("transaction-outcome-ms") + settings.integer("transaction-max-ms")
         self.outcomes.forget(self._store.clock_ms - kept)
 
-    def hold(self, transaction: Interactive) -> None:
-        """A transaction has locked, or read, one more key or range. Raises TransactionTooLarge."""
-        self._held += 1
-        for held, most, name in (
-            (transaction.held, limits.TRANSACTION_KEYS_MAX, "TRANSACTION_KEYS_MAX"),
-            (self._held, limits.TRANSACTIONS_KEYS_MAX, "TRANSACTIONS_KEYS_MAX, of all transactions"),
-        ):
-            if held > most:
-                raise TransactionTooLarge(held, most, "{} keys and ranges are locked or remembered", name)
+    def take(self, size: int) -> None:
+        """Open transactions take so many bytes more, or less. Raises TransactionTooLarge."""
+        self.bytes += size
+        most = self._most_bytes
+        if size > 0 and self.bytes > most:
+            raise TransactionTooLarge(self.bytes, most, "open transactions take {} bytes", "transactions-max-bytes")
 
     # time
 
-    def _arm(self, transaction: Interactive) -> None:
-        """One timer a transaction, which looks again when the next of its times may be over."""
-        store = self._store
-        age = store.settings.integer("transaction-max-ms")
-        now = store.monotonic_ns()
-        due_ms = min(
-            transaction.timeout_ms - (now - transaction.idle_since_ns) / 1e6,
-            age - (now - transaction.begun_ns) / 1e6,
-        )
-        store.spawn.later(max(due_ms, 1), lambda: self._look(transaction))
+    def _watch(self) -> None:
+        """Looks at the times of all that are open, ten times a second while there are any."""
+        self._watching = bool(self.open)
+        for transaction in list(self.open.values()):
+            self._look(transaction)
+        if self._watching:
+            self._store.spawn.later(WATCH_MS, self._watch)
 
     def _look(self, transaction: Interactive) -> None:
         if transaction.ended is not None:
@@ -139,12 +142,9 @@ class Transactions:
             self.end(transaction, TransactionTimeout(f"the transaction was open for longer than {age} ms"))
         elif transaction.busy or transaction.unread():
             transaction.idle_since_ns = now  # idle time begins when the reply has left (T5)
-            self._arm(transaction)
         elif now - transaction.idle_since_ns >= transaction.timeout_ms * 1_000_000:
             text = f"the transaction was idle for longer than {transaction.timeout_ms} ms"
             self.end(transaction, TransactionTimeout(text))
-        else:
-            self._arm(transaction)
 
     # ends
 
@@ -178,7 +178,6 @@ class Transactions:
     def _close(self, transaction: Interactive, ended: Error) -> None:
         transaction.ended = ended
         del self.open[transaction.number]
-        self._held -= transaction.held
         if transaction.owner is not None:
             self._store.locks.end(transaction.owner, ended)
         transaction.forget()
@@ -207,7 +206,8 @@ class Transactions:
             "transactions_rolled_back": counts["rolled_back"],
             **{f"transactions_{name}": counts[name] for name in _CAUSES.values()},
             "transaction_outcomes": len(self.outcomes),
-            "locks_held": self._held,
+            "transactions_bytes": self.bytes,
+            "lock_holders": locks.active,
             "lock_waiters": locks.waiting,
             "lock_waits": locks.waits,
             "lock_wait_ms": locks.wait_ns // 1_000_000,

@@ -4,6 +4,7 @@ A plain command, an EXEC and an optimistic COMMIT take no locks to read. But wha
 they wait, holding nothing: in the fair queue of one lock that is in the way. When it is theirs they look again, since
 all that they rest on may have changed. After a few rounds they take what they write in order (database, mapping entry
 first, then keys), exclusively, and hold it, so that they can't be overtaken for ever.
+All rounds together take no longer than `lock-timeout`.
 
 Deletions of what has expired pass over locked keys (T2): such a one becomes a commit that only carries the time.
 """
@@ -28,7 +29,8 @@ def wait_for_turn(locks: Locks, transaction: Transaction) -> Wait | None:
     """What the commit of a transaction has to wait for before it writes; None for nothing.
 
     Raises:
-        Deadlock: It would wait for a transaction of its own connection.
+        Deadlock: It would wait for a transaction of its own connection, or is the victim of a deadlock.
+        LockTimeout: It has waited for too long.
     """
     owner = transaction.owner or transaction.new_owner()
     _pass_over(locks, transaction)
@@ -40,6 +42,7 @@ def wait_for_turn(locks: Locks, transaction: Transaction) -> Wait | None:
         return Wait()  # whoever it is tries again
     transaction.owner = owner
     transaction.rounds += 1
+    owner.since_ns = owner.since_ns or locks.monotonic_ns()
     if transaction.rounds <= ROUNDS_FREE:
         locks.release(owner)
         cell = min(blocked, key=_order)

@@ -64,6 +64,9 @@ class Rebuild:
         self._spaces: list[Space] = list(meta.spaces) if meta is not None else []
         self._dropped = dict(meta.dropped) if meta is not None else {}
         self._know(DATABASES - 1)
+        # What is rebuilt from rows alone knows nothing of transactions: all up to then are expired.
+        self._forgotten_ms = None if meta is None else meta.forgotten_ms
+        self._outcomes: list[tuple[bytes, int | None]] = []
         self._others: dict[Generation, Space] = {}  # generations that are under no number, as far as is known
         self._changes: dict[Generation, dict[bytes, Record]] = {}
         self._bytes = 0
@@ -91,6 +94,8 @@ class Rebuild:
             else:
                 record = _record(frame.seqno, operation) if kind == PUT else tombstone(frame.seqno)
                 self._put(self._spaces[operation[1]].generation, operation[2], record)
+        if frame.transaction is not None:
+            self._outcomes.append((frame.transaction, frame.seqno))
         self.seqno, self.clock = frame.seqno, max(self.clock, frame.unix_ms)
         self.applied += 1
         if self._bytes >= RUN_BYTES:
@@ -153,6 +158,8 @@ class Rebuild:
             count, volatile = self._compare(prefix, records)
             self._count(places.get(generation), generation, count, volatile)
             self._builder.add(prefix, list(records.items()))
+        self._builder.outcomes(self._outcomes)
+        self._outcomes = []
         self._builder.finish(name, rows.encode_meta(self.meta()))
         before = self._engine.newest
         self._engine.ingest(str(self._directory / RUNS / name))
@@ -194,7 +201,10 @@ class Rebuild:
 
     def meta(self) -> Meta:
         """What the base amounts to with the next run."""
-        return Meta(self.history, self.seqno, self.clock, tuple(self._spaces), tuple(self._dropped.items()))
+        forgotten_ms = self.clock if self._forgotten_ms is None else self._forgotten_ms
+        return Meta(
+            self.history, self.seqno, self.clock, tuple(self._spaces), tuple(self._dropped.items()), forgotten_ms
+        )
 
     # the end
 

@@ -161,11 +161,11 @@ def _copy(base: Path, target: Path) -> None:
 
 
 def _without_counts(meta: Meta | None) -> Meta | None:
-    """What a base says of itself, with nothing in it yet."""
+    """What a base says of itself, with nothing in it yet: what became of transactions isn't known any more."""
     if meta is None:
         return None
     spaces = tuple(msgspec.structs.replace(space, count=0, volatile=0, exact=True) for space in meta.spaces)
-    return msgspec.structs.replace(meta, spaces=spaces)
+    return msgspec.structs.replace(meta, spaces=spaces, forgotten_ms=meta.clock)
 
 
 def _read_rows(rows: BaseRows, rebuild: Rebuild, told: Salvaged, progress: Progress) -> None:
