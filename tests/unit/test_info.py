@@ -171,6 +171,27 @@ def test_transactions_and_their_waits_are_counted_and_resetstat_clears_what_coun
     assert {part.split("=")[1] for part in told["lock_wait_histogram_ms"].split(",")} == {"0"}
 
 
+def test_what_was_waited_for_counts_as_what_was_to_be_had_at_once() -> None:
+    sessions = Sessions()
+    one, other = sessions.connect(), sessions.connect()
+    keys = ["a", "b" * 30_000, "c" * 20_000]
+    taken: list[str] = []
+    for waits in (False, True):
+        one("BEGIN")
+        one("LOCK", *keys)
+        other("BEGIN")
+        if waits:
+            other.send("MGET", *keys)
+        one("ROLLBACK")
+        sessions.settle()
+        if not waits:
+            other("MGET", *keys)
+        taken.append(_told(one)["transactions_bytes"])
+        other("ROLLBACK")
+    assert taken[0] == taken[1]
+    assert int(taken[0]) > 50_000
+
+
 def test_the_youngest_of_a_deadlock_dies_also_after_resetstat() -> None:
     sessions = Sessions()
     older, younger = sessions.connect(), sessions.connect()

@@ -36,10 +36,15 @@ _OWN_GENERATION: Final = (0, 0)
 
 
 class _LockNeeded:
-    """A lock that was not to be had at once."""
+    """A lock that was not to be had at once.
 
-    def __init__(self, take: Callable[[], Wait]) -> None:
-        self.wait = take
+    Attributes:
+        wait: Queues up for it.
+        size: What its key or range takes; None for a lock that is held already and is to become exclusive.
+    """
+
+    def __init__(self, wait: Callable[[], Wait], size: int | None) -> None:
+        self.wait, self.size = wait, size
 
 
 class Interactive(Transaction):
@@ -302,7 +307,8 @@ class PessimisticTransaction(Interactive):
             if len(owner.keys) > before:
                 self.keep(len(key or b""))
             return True
-        self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive))] = None
+        size = None if (database, key) in owner.keys else len(key or b"")
+        self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), size)] = None
         return False
 
     def _lock_key(self, key: bytes, exclusive: bool) -> bool:
@@ -318,12 +324,12 @@ class PessimisticTransaction(Interactive):
         assert owner is not None
         if not self._lock(None, False):
             return False
-        before = len(owner.ranges)
+        before, size = len(owner.ranges), len(start) + len(end or b"")
         if locks.take_range(owner, database, start, end, exclusive):
             if len(owner.ranges) > before:
-                self.keep(len(start) + len(end or b""))
+                self.keep(size)
             return True
-        self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive))] = None
+        self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive), size)] = None
         return False
 
     def lock(self, keys: list[bytes]) -> None:
@@ -337,6 +343,8 @@ class PessimisticTransaction(Interactive):
         if lock is None:
             return super().gather()
         self.needs = {}
+        if lock.size is not None:
+            self.keep(lock.size)
         wait: Wait = lock.wait()
         return wait
 
