@@ -192,6 +192,18 @@ def test_what_was_waited_for_counts_as_what_was_to_be_had_at_once() -> None:
     assert int(taken[0]) > 50_000
 
 
+def test_a_key_within_a_locked_range_counts_no_more_than_the_range() -> None:
+    sessions = Sessions()
+    client = sessions.connect()
+    client("MSET", "a", "1", "b", "2")
+    client("BEGIN")
+    client("RANGE", "", "")
+    taken = _told(client)["transactions_bytes"]
+    for _ in range(3):
+        client("MGET", "a", "b")
+    assert _told(client)["transactions_bytes"] == taken
+
+
 def test_the_youngest_of_a_deadlock_dies_also_after_resetstat() -> None:
     sessions = Sessions()
     older, younger = sessions.connect(), sessions.connect()

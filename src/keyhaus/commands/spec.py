@@ -94,6 +94,21 @@ class CommandSpec:
         return bool(self.flags & Flag.DENY_OOM)
 
     @cached_property
+    def inside(self) -> str | None:
+        """What it is to a transaction that is current: `reads`, `writes`, `refused`; None for none of its business."""
+        blocks = self.flags & Flag.BLOCKING and not self.flags & Flag.ADMIN
+        if self.name in _NEVER_INSIDE or blocks:
+            return "refused"
+        if self.flags & Flag.WRITE:
+            return "writes"
+        return "reads" if self.flags & Flag.READ else None
+
+    @cached_property
+    def controls(self) -> bool:
+        """Whether it is the session's own, never queued."""
+        return bool(self.flags & Flag.CONTROL)
+
+    @cached_property
     def uses(self) -> Keys | None:
         """The keys that it uses, as eviction understands it."""
         return None if self.flags & Flag.UNTOUCHED else self.keys
@@ -101,6 +116,9 @@ class CommandSpec:
     def accepts(self, words: int) -> bool:
         return words == self.arity if self.arity >= 0 else words >= -self.arity
 
+
+# What would slip out of an interactive transaction, or reaches beyond its database.
+_NEVER_INSIDE = frozenset(("MULTI", "WATCH", "SELECT", "FLUSHALL", "SWAPDB"))
 
 TABLE: dict[str, CommandSpec] = {}
 """Every command by its name in upper case."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from keyhaus.commands.spec import CommandSpec, Flag
+from keyhaus.commands.spec import CommandSpec
 from keyhaus.core.errors import (
     Conflict,
     Deadlock,
@@ -47,8 +47,6 @@ FATAL: Final = (
     Poisoned,
     Internal,
 )
-# What would slip out of a transaction, or can't be undone within one.
-REFUSED: Final = frozenset(("MULTI", "WATCH", "SELECT", "FLUSHALL", "SWAPDB"))
 
 
 class Interaction:
@@ -181,47 +179,49 @@ class Interaction:
 
     # commands inside
 
-    def divert(self, spec: CommandSpec) -> Interactive | None:
-        """The transaction that a plain request is to run in; None for outside.
+    def divert(self, spec: CommandSpec) -> Interactive:
+        """The transaction that a request about data is to run in.
 
         Raises:
             UserError: It is not allowed while a transaction is current.
             UnknownTransaction: That one has ended.
         """
-        if spec.name in REFUSED or (spec.flags & Flag.BLOCKING and not spec.flags & Flag.ADMIN):
-            if self.broken is not None:
-                raise self.not_open()
-            raise UserError(f"{spec.name} is not allowed while a transaction is current: COMMIT or ROLLBACK first")
-        if not spec.flags & (Flag.READ | Flag.WRITE):
-            return None
         if self.broken is not None:
             raise self.not_open()
+        if spec.inside == "refused":
+            raise UserError(f"{spec.name} is not allowed while a transaction is current: COMMIT or ROLLBACK first")
+        assert self.current is not None
         return self.current
 
     def run(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command inside a transaction: its reply, or a coroutine for the rest where it has to wait."""
-        session = self._session
-        transaction.busy = True
-        point = transaction.mark()
         handler = spec.handler
         assert handler is not None
+        reply: Any = None
+        wait: Wait | None = None
+        point = len(transaction.operations)
+        transaction.busy = True
         try:
-            transaction.enter(writes=bool(spec.flags & Flag.WRITE))
-            running = handler(transaction, args, session)
-            try:
-                wait = running.send(None)
-            except StopIteration as stop:
-                if not transaction.needs and not transaction.carries_time:
-                    return self._left(transaction, stop.value)
-                return self._rest(transaction, spec, args, point, None, None, stop.value)
+            transaction.enter(spec.inside == "writes")
         except Error as error:
+            return self._failed(transaction, point, error)
+        running = handler(transaction, args, self._session)
+        try:
+            wait = running.send(None)
+        except StopIteration as stop:
+            reply = stop.value
             if not transaction.needs and not transaction.carries_time:
-                return self._failed(transaction, point, error)
-            return self._rest(transaction, spec, args, point, None, None, error)
+                self._session.depends = transaction.depends
+                transaction.leave()
+                return reply
+        except Error as error:
+            reply = error
         except Exception:
             log.exception("a command failed inside a transaction", extra={"command": spec.wire_name})
             return self._fault(transaction)
-        return self._rest(transaction, spec, args, point, running, wait, None)
+        if wait is None and isinstance(reply, Error) and not transaction.needs and not transaction.carries_time:
+            return self._failed(transaction, point, reply)
+        return self._rest(transaction, spec, args, point, running if wait is not None else None, wait, reply)
 
     async def _rest(
         self,
@@ -233,35 +233,25 @@ class Interaction:
         wait: Wait | None,
         reply: Any,
     ) -> Any:
-        """The rest of a command that had to wait: runs it again until it needs nothing more."""
-        session, handler = self._session, spec.handler
+        """The rest of a command that has to wait: runs it again until it needs nothing more."""
+        handler = spec.handler
         assert handler is not None
         try:
-            while True:
-                try:
-                    if running is not None:
-                        reply = await _finished(running, wait)
-                        running = None
-                    if not transaction.needs:
-                        break
-                    needed = transaction.gather()
-                    transaction.undo(point)
-                    transaction.needs = {}
-                    await needed
-                    transaction.enter(writes=bool(spec.flags & Flag.WRITE))
-                    reply = await handler(transaction, args, session)
-                except Error as error:
-                    running = None
-                    if not transaction.needs or transaction.ended is not None or isinstance(error, FATAL):
-                        reply = error
-                        break
+            if running is not None:
+                reply = await _told(_finished(running, wait))
+            while transaction.needs:
+                if transaction.ended is not None:
+                    raise transaction.ended
+                needed = transaction.gather()
+                transaction.undo(point)
+                transaction.needs = {}
+                await needed
+                transaction.enter(spec.inside == "writes")
+                reply = await _told(handler(transaction, args, self._session))
             if transaction.carries_time and transaction.ended is None:
                 transaction.depends = max(transaction.depends, await self._commit_time())
-            if isinstance(reply, Error):
-                return self._failed(transaction, point, reply)
-            return self._left(transaction, reply)
         except Error as error:
-            return self._failed(transaction, point, error)
+            reply = error
         except Exception:
             log.exception("a command failed inside a transaction", extra={"command": spec.wire_name})
             return self._fault(transaction)
@@ -269,6 +259,11 @@ class Interaction:
             transaction.busy = False
             if running is not None:
                 running.close()
+        if isinstance(reply, Error):
+            return self._failed(transaction, point, reply)
+        self._session.depends = transaction.depends
+        transaction.leave()
+        return reply
 
     async def _commit_time(self) -> int:
         """S6: an answer that rests on an expiry depends on a commit that carries the time; its seqno."""
@@ -279,17 +274,6 @@ class Interaction:
             if wait is None:
                 return carrier.depends
             await wait
-
-    def _left(self, transaction: Interactive, reply: Any) -> Any:
-        self._session.depends = transaction.depends
-        self._leave(transaction)
-        return reply
-
-    def _leave(self, transaction: Interactive) -> None:
-        transaction.busy = False
-        transaction.idle_since_ns = self._store.monotonic_ns()
-        if transaction.ended is None:
-            transaction.let_go()
 
     def _failed(self, transaction: Interactive, point: int, error: Error) -> Error:
         """A command failed: nothing of it happens; after some errors the transaction can't go on."""
@@ -305,7 +289,7 @@ class Interaction:
         self._session.depends = transaction.depends
         if isinstance(error, Conflict):
             self._session.depends = self._store.last  # decided by a commit that may be as new as that (C2)
-        self._leave(transaction)
+        transaction.leave()
         return self._session.failed(error)
 
     def _fault(self, transaction: Interactive) -> Error:
@@ -325,3 +309,11 @@ async def _finished(running: Coroutine[Wait, None, Any], wait: Wait | None) -> A
             wait = running.send(None)
         except StopIteration as stop:
             return stop.value
+
+
+async def _told(running: Coroutine[Wait, None, Any]) -> Any:
+    """What a handler returns, or the Error that it raises."""
+    try:
+        return await running
+    except Error as error:
+        return error

@@ -23,7 +23,7 @@ from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, Out
 from keyhaus.core.reply import NULL_ARRAY, reply_bytes
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
-from keyhaus.session.interaction import REFUSED, Interaction
+from keyhaus.session.interaction import Interaction
 from keyhaus.store.interactive import Interactive
 from keyhaus.store.locks import Client
 from keyhaus.store.transaction import Transaction
@@ -137,34 +137,36 @@ class Session:
         """In MULTI, or once there was a BEGIN: what `execute` gives, or None where the request runs as any other."""
         self.asks = None
         if self.in_multi:
-            if spec.flags & Flag.CONTROL:
+            if spec.controls:
                 return None
             self.depends = 0
             return self._enqueue(spec, args)
         interaction = self._interaction
-        if interaction is None or (interaction.current is None and interaction.broken is None):
+        if interaction is None or spec.inside is None or (interaction.current is None and interaction.broken is None):
             return None
         try:
             transaction = interaction.divert(spec)
         except Error as error:
             self.depends = 0
             return self.failed(error)
-        return None if transaction is None else self._inside(transaction, spec, args)
-
-    def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
-        """Runs a command inside a transaction: its reply, or a Wait."""
-        assert self._interaction is not None
-        self.ask_as(transaction)
-        result = self._interaction.run(transaction, spec, args)
-        self._count(transaction)
+        result = self._inside(transaction, spec, args)
         if result.__class__ is not CoroutineType:
             return result
         self._running = result
         return self._step()
 
+    def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Runs a command inside a transaction: its reply, or a coroutine for the rest of it."""
+        assert self._interaction is not None
+        self.ask_as(transaction)
+        result = self._interaction.run(transaction, spec, args)
+        if transaction.reads:
+            self._count(transaction)
+        return result
+
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Before a command while there is a limit on memory: None where it may run now, else what `execute` gives."""
-        queued = self.in_multi and not spec.flags & Flag.CONTROL
+        queued = self.in_multi and not spec.controls
         needs_memory = spec.needs_memory or (spec.name == "EXEC" and self._queue_needs_memory)
         try:
             wait = self._evictor.make_room(needs_memory=needs_memory)
@@ -347,13 +349,11 @@ class Session:
     async def run_in_transaction(self, name: bytes, args: list[bytes]) -> Any:
         transaction = self.interaction.find(name)
         spec = lookup.find(args)
-        if not spec.flags & (Flag.READ | Flag.WRITE) or spec.flags & Flag.BLOCKING or spec.name in REFUSED:
+        if spec.inside not in ("reads", "writes"):
             raise UserError(f"TX takes commands that read or write data, not {spec.name}")
-        self.ask_as(transaction)
-        result = self.interaction.run(transaction, spec, args)
+        result = self._inside(transaction, spec, args)
         if result.__class__ is CoroutineType:
             result = await result
-        self._count(transaction)
         self.rests_on(self.depends)
         return result
 

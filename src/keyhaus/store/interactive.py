@@ -47,11 +47,19 @@ class _LockNeeded:
         self.wait, self.size = wait, size
 
 
+def _ignore(transaction: Interactive) -> None:
+    pass
+
+
+def _nothing() -> bool:
+    return False
+
+
 class Interactive(Transaction):
     """What all three kinds are.
 
     Attributes:
-        number: Its id (T9).
+        number, name: Its id (T9), and as clients see it.
         mode: Its kind, as BEGIN names it.
         ordinal: How many were begun up to it: the younger of two has the greater one.
         begun_ns, idle_since_ns: When it was begun and when it was last used, by the monotonic clock.
@@ -82,6 +90,7 @@ class Interactive(Transaction):
         "ended",
         "idle_since_ns",
         "kept",
+        "name",
         "number",
         "on_end",
         "ordinal",
@@ -95,6 +104,7 @@ class Interactive(Transaction):
     def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
         super().__init__(store, database, client)
         self.id = self.number = number
+        self.name = shown_id(number)
         self.ordinal = store.transactions.begun + 1
         self.begun_ns = self.idle_since_ns = store.monotonic_ns()
         self.timeout_ms = 0
@@ -107,24 +117,23 @@ class Interactive(Transaction):
         self.kept = self.bytes = 0
         self._mark = (0, 0)  # what was written, and taken, as its command began
         self.atomic = True
-        self.on_end: Callable[[Interactive], None] = lambda transaction: None
-        self.unread: Callable[[], bool] = lambda: False
+        self.on_end: Callable[[Interactive], None] = _ignore
+        self.unread: Callable[[], bool] = _nothing
         self._flushed: dict[int, Keyspace] = {}
-
-    @property
-    def name(self) -> str:
-        """As clients see it."""
-        return shown_id(self.number)
 
     def new_owner(self) -> Owner:
         assert self.client is not None
         owner = Owner(self.client, self.ordinal, self.name)
-        owner.on_victim = lambda error: self.store.transactions.end(self, error)
+        owner.on_victim = self.end_as_victim
         return owner
+
+    def end_as_victim(self, error: Error) -> None:
+        """It was chosen to die of a deadlock."""
+        self.store.transactions.end(self, error)
 
     # one command after the other
 
-    def enter(self, *, writes: bool) -> None:
+    def enter(self, writes: bool) -> None:
         """Begins a command, also when it is run again.
 
         Raises:
@@ -138,11 +147,19 @@ class Interactive(Transaction):
         self.carries_time = False
         self.writing = writes
         self._mark = (self.written, self.kept - self.bytes)
-        self.check_alive()
+        if self.deadline != FAR:
+            self.check_alive()
+
+    def leave(self) -> None:
+        """A command is over: its idle time begins."""
+        self.busy = False
+        self.idle_since_ns = self.store.monotonic_ns()
+        if self._gathered is not None or self._choice or self.slot:
+            self.let_go()
 
     def check_alive(self) -> None:
         """T2: what it rests on must not have expired. Raises Conflict."""
-        if self.deadline != FAR and self.deadline <= self.now():
+        if self.deadline <= self.now():
             raise Conflict("a record that the transaction read has expired since: run it again")
 
     def undo(self, mark: int) -> None:
@@ -156,7 +173,8 @@ class Interactive(Transaction):
 
     def check_commit(self) -> None:
         """What has to hold in the commit's step. Raises Conflict."""
-        self.check_alive()
+        if self.deadline != FAR:
+            self.check_alive()
 
     def prepare(self) -> Wait | None:
         """What COMMIT has to wait for before its step, beside a turn and room; None for nothing."""
@@ -247,9 +265,8 @@ class Interactive(Transaction):
     def _write(self, size: int) -> None:
         """It is to write so many bytes more. Raises TransactionTooLarge."""
         self.written += size
-        most = self.store.settings.integer("max-transaction-bytes")
-        if self.written > most:
-            raise TransactionTooLarge(self.written, most)
+        if self.written > self.store.max_bytes:
+            raise TransactionTooLarge(self.written, self.store.max_bytes)
         self._take(size + ENTRY_BYTES)
 
     def keep(self, size: int) -> None:
@@ -299,16 +316,19 @@ class PessimisticTransaction(Interactive):
     # locks
 
     def _lock(self, key: bytes | None, exclusive: bool) -> bool:
-        check_bounds(key)
+        """Locks a key, or the mapping entry (None); False where that has to be waited for."""
         owner, locks, database = self.owner, self.store.locks, self.database
         assert owner is not None
-        before = len(owner.keys)
-        if locks.take_key(owner, database, key, exclusive):
-            if len(owner.keys) > before:
-                self.keep(len(key or b""))
+        held = owner.keys.get((database, key))
+        if held or (held is False and not exclusive):
             return True
-        size = None if (database, key) in owner.keys else len(key or b"")
-        self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), size)] = None
+        size = 0 if key is None else len(key)
+        if locks.take_key(owner, database, key, exclusive):
+            if held is None and (database, key) in owner.keys:  # else a range covers it
+                self.keep(size)
+            return True
+        need = _LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), size if held is None else None)
+        self.needs[need] = None
         return False
 
     def _lock_key(self, key: bytes, exclusive: bool) -> bool:
@@ -316,6 +336,8 @@ class PessimisticTransaction(Interactive):
             if not self._lock(None, False):
                 return False
             self._mapped.add(self.database)
+        if len(key) > limits.KEY_BYTES_MAX:
+            check_bounds(key)
         return self._lock(key, exclusive)
 
     def _lock_range(self, start: bytes, end: bytes | None, exclusive: bool) -> bool:

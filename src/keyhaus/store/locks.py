@@ -203,13 +203,13 @@ class Locks:
         there = owner.keys.get((database, key))
         if there is not None and (there or not exclusive):
             return True
-        if owner.ranges and key is not None and _covered(owner, database, key, exclusive):
-            return True
-        where = self._of(database)
-        if (key in where.holders or where.ranges or where.queues or where.range_queue) and self._in_the_way(
-            Request(owner, database, key, None, exclusive)
-        ):
-            return False
+        where = self._databases.get(database) or self._of(database)
+        holders = where.holders.get(key)
+        if (holders is not None and holders is not owner) or where.ranges or where.queues or where.range_queue:
+            if owner.ranges and key is not None and _covered(owner, database, key, exclusive):
+                return True
+            if self._in_the_way(Request(owner, database, key, None, exclusive)):
+                return False
         self._hold(where, owner, database, key, exclusive)
         return True
 

@@ -49,8 +49,8 @@ class SnapshotTransaction(Interactive):
         self._counting = False  # the number of keys is to be found out
         self._failure: Error | None = None
 
-    def enter(self, *, writes: bool) -> None:
-        super().enter(writes=writes)
+    def enter(self, writes: bool) -> None:
+        super().enter(writes)
         self._check_snapshot()
         if writes:
             self._refuse_write()

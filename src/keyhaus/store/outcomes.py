@@ -19,8 +19,10 @@ from keyhaus.store.layout import ID_BYTES
 PREFIX: Final = "tx-"
 ROLLED_BACK: Final = 0
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+_PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _LETTERS: Final = 26
+_SHIFTS: Final = range(5 * (_LETTERS - 2), -1, -10)
 
 
 def make_id(unix_ms: int, unguessable: bytes) -> bytes:
@@ -36,7 +38,7 @@ def begun_ms(number: bytes) -> int:
 def shown_id(number: bytes) -> str:
     """An id as clients see it."""
     value = int.from_bytes(number, "big")
-    return PREFIX + "".join([_ALPHABET[value >> shift & 31] for shift in range(5 * (_LETTERS - 1), -1, -5)])
+    return PREFIX + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
 
 
 def read_id(word: bytes) -> bytes | None:

@@ -66,6 +66,7 @@ class Store:
         ground: The base under the memtable; None where everything stays in memory.
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
+        max_bytes: How much one transaction or command may write.
         locks: Who holds what, and who waits for it.
         guards: Ranges that optimistic transactions are validating.
         transactions: The interactive ones that are open, and what became of the others.
@@ -105,7 +106,7 @@ class Store:
         self.watches = Watches()
         self.expired_keys = 0
         self.recovered: recovery.Started | None = None
-        self._max_bytes = 0
+        self.max_bytes = 0
         self.settings.observe("max-transaction-bytes", self._set_max_bytes)
         self._refusal: StorageError | None = None
         self._everysec = False
@@ -124,7 +125,7 @@ class Store:
         self.evictor = Evictor(self)
 
     def _set_max_bytes(self, most: int) -> None:
-        self._max_bytes = most
+        self.max_bytes = most
 
     def _resize_cache(self, most: int) -> None:
         self.views.cache.resize(most)
@@ -271,12 +272,12 @@ class Store:
             for entry in operations:
                 if entry[0] == PUT:
                     size += len(entry[2]) + len(entry[3])
-            if size > self._max_bytes:
-                raise TransactionTooLarge(size, self._max_bytes)
+            if size > self.max_bytes:
+                raise TransactionTooLarge(size, self.max_bytes)
         else:
             frame = layout.frame(seqno, now, operations, transaction.id)
-            if len(frame) > self._max_bytes:
-                raise TransactionTooLarge(len(frame), self._max_bytes)
+            if len(frame) > self.max_bytes:
+                raise TransactionTooLarge(len(frame), self.max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = self._room(journal, transaction, len(frame), frees)
             if wait is not None:
