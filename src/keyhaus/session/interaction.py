@@ -155,7 +155,9 @@ class Interaction:
             raise
         finally:
             transaction.busy = False
-            if current and transaction.ended is not None:
+            if transaction.ended is None:
+                transaction.let_go()  # of what it locked for its turn (T6)
+            elif current:
                 self.take_note()
         return transaction, seqno
 
