@@ -32,6 +32,7 @@ from keyhaus.journal import archive, manifest, recovery
 from keyhaus.journal import format as layout
 from keyhaus.store import layout as rows
 from keyhaus.store import record
+from keyhaus.store.outcomes import make_id, shown_id
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- Generated from {source} by docs/generate.py: change it there, then run make reference. -->\n"
@@ -297,7 +298,7 @@ def _value(name: str, piece: bytes) -> str:
 
 
 def example_rows() -> list[tuple[bytes, bytes]]:
-    """A tiny base: a key that stays, one that expires, and what the base says of itself."""
+    """A tiny base: a key that stays, one that expires, its transaction, and what the base says of itself."""
     prefix = rows.prefix((0, 0))
     stays = record.make(16_777_218, 0, b"hello")
     expires = record.make(16_777_219, 0, b"ada", CLOCK + 3_600_000)
@@ -308,12 +309,13 @@ def example_rows() -> list[tuple[bytes, bytes]]:
         (prefix + b"greeting", stays),
         (prefix + b"session", expires),
         (rows.deadline(CLOCK + 3_600_000, prefix, b"session"), rows.DEADLINE_VALUE),
+        (rows.OUTCOME + make_id(CLOCK, random.Random(1).randbytes(10)), (16_777_219).to_bytes(8, "big")),
     ]
 
 
 def worked_rows() -> str:
     """Each row of the tiny base, its key and its value apart."""
-    (_, meta), (stays, hello), (goes, ada), (due, mark) = example_rows()
+    (_, meta), (stays, hello), (goes, ada), (due, mark), (ended, seqno) = example_rows()
     lines: list[str] = ["; the meta row"]
     lines += _fields(rows.META, [("kind", 1, "0, meta")])
     lines.append("; is: a map in MessagePack, its field names in it")
@@ -342,6 +344,10 @@ def worked_rows() -> str:
     lines += _fields(due, told)
     lines.append("; is: one byte, since a row has a value")
     lines += _fields(mark, [("mark", 1, "1")])
+    lines.append(f"; the outcome of the transaction {shown_id(ended[1:])}")
+    lines += _fields(ended, [("kind", 1, "3, outcome"), ("begun", 6, str(CLOCK)), ("random", 10, "")])
+    lines.append("; is: the commit's sequence number")
+    lines += _fields(seqno, [("seqno", 8, "16777219")])
     return "```text\n" + "\n".join(lines) + "\n```\n"
 
 

@@ -363,3 +363,57 @@ def test_numbers_about_data_are_told_as_of_the_last_sync(tmp_path: Path) -> None
         disk.let_go()
         assert writer.receive() == OK
         assert b"db0:keys=3," in reader.call(b"INFO", b"keyspace")
+
+
+@pytest.mark.parametrize("command", ["COMMIT", "COMMIT {}"])
+def test_a_conflict_is_told_as_durably_as_its_transaction_asks(command: str, tmp_path: Path) -> None:
+    """C3: what decided it could still be lost, and the server's own durability asks for less."""
+    with (
+        gated_server(tmp_path, durability="none", **SMALL) as (server, disk),
+        Probe(server.port) as one,
+        Probe(server.port) as two,
+    ):
+        number = one.call(*words("BEGIN OPTIMISTIC DURABILITY always")).split()[1].decode()
+        assert one.call(b"GET", b"k") == NIL
+        disk.shut()
+        assert two.call(b"SET", b"k", b"v") == OK
+        one.send(words(command.format(number)))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert two.call(b"PING") == two.call(b"PING") == b"+PONG\r\n"
+        assert one.silent(), "the conflict was told before what decided it was synced"
+        disk.let_go()
+        assert one.receive().startswith(b"-CONFLICT ")
+
+
+@pytest.mark.parametrize("asked", ["everysec", "none"])
+def test_a_transaction_may_ask_for_less_than_the_server(asked: str, tmp_path: Path) -> None:
+    """C3: it waits for no sync, and nobody else is let down: who reads it with `always` waits for one."""
+    with gated_server(tmp_path, **SMALL) as (server, disk), Probe(server.port) as one, Probe(server.port) as two:
+        disk.shut()
+        assert one.call(*words(f"BEGIN DURABILITY {asked}")).startswith(b"$29\r\ntx-")
+        assert [one.call(*words(command)) for command in ("SET k v", "GET k", "COMMIT")] == [OK, b"$1\r\nv\r\n", OK]
+        assert "synced" not in disk.events
+        two.send(words("GET k"))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert one.call(b"PING") == one.call(b"PING") == b"+PONG\r\n"
+        assert two.silent(), "the reader was told before it was synced"
+        disk.let_go()
+        assert two.receive() == b"$1\r\nv\r\n"
+
+
+@pytest.mark.parametrize("durability", ["everysec", "none"])
+def test_a_transaction_may_ask_for_more_than_the_server(durability: str, tmp_path: Path) -> None:
+    with (
+        gated_server(tmp_path, durability=durability, **SMALL) as (server, disk),
+        Probe(server.port) as one,
+        Probe(server.port) as two,
+    ):
+        disk.shut()
+        one.call(*words("BEGIN DURABILITY always"))
+        assert one.call(*words("SET k v")) == OK, "nothing is committed yet"
+        one.send(words("COMMIT"))
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert two.call(b"PING") == two.call(b"PING") == b"+PONG\r\n"
+        assert one.silent(), "COMMIT was told before it was synced"
+        disk.let_go()
+        assert one.receive() == OK

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import secrets
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from tests.support.programs import require_program
 _ROOT = Path(__file__).resolve().parents[2]
 _PROMPT = re.compile(r"127\.0\.0\.1:19272(?:\(TX\))?> (.*)")
 _ONE_LINE = re.compile(r"\$ redis-cli -p 19272 (.+)")
+_TRANSACTION = re.compile(r"tx-[0-9a-z]{26}")
+_AGES = re.compile(r'(-ms" => \(integer\)) \d+')
 _INDEX = """\
 Package: python3-uvicorn
 Version: 0.17.6-1
@@ -56,6 +60,31 @@ def _blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (_ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def _alike(lines: Sequence[str]) -> list[str]:
+    """Lines of an answer, without what is another one each time: ids of transactions, and their ages."""
+    return [_AGES.sub(r"\1 N", _TRANSACTION.sub("ID", line)) for line in lines]
+
+
+def _run(block: str, names: dict[str, Any]) -> int:
+    """Runs Python that stands on a page; how many of the values that stand behind expressions it has compared."""
+    lines = block.splitlines()
+    compared = 0
+    for statement in ast.parse(block).body:
+        source = ast.get_source_segment(block, statement) or ""
+        _, _, comment = lines[(statement.end_lineno or 1) - 1].partition("  # ")
+        if not isinstance(statement, ast.Expr):
+            exec(source, names)
+            continue
+        value = eval(source, names)
+        try:
+            expected = ast.literal_eval(comment)
+        except (SyntaxError, ValueError):
+            continue
+        assert value == expected, source
+        compared += 1
+    return compared
+
+
 def _redis_cli(port: int, arguments: list[str], words: str | None = None) -> str:
     command = [require_program("redis-cli"), "-p", str(port), "--no-raw", *arguments]
     return subprocess.run(command, input=words, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -71,13 +100,13 @@ def test_the_sessions_with_redis_cli_are_real(page: str, server: RunningKeyhaus,
         for number, line in enumerate(lines):
             if match := _ONE_LINE.match(line):
                 answer = _redis_cli(server.port, match[1].split()).splitlines()
-                assert answer == lines[number + 1 : number + 1 + len(answer)]
+                assert _alike(answer) == _alike(lines[number + 1 : number + 1 + len(answer)])
             elif match := _PROMPT.match(line):
                 typed.append(match[1])
             elif session and not line.startswith("$"):
                 shown.append(line)
     assert typed, "the page has no session any more"
-    assert _redis_cli(server.port, [], "\n".join(typed) + "\n").splitlines() == shown
+    assert _alike(_redis_cli(server.port, [], "\n".join(typed) + "\n").splitlines()) == _alike(shown)
 
 
 def test_the_python_of_the_readme_is_real(server: RunningKeyhaus, client: redis.Redis) -> None:
@@ -101,11 +130,121 @@ def test_the_python_of_the_page_on_clients_is_real(
     assert not client.exists("example:lock")
 
 
+_TRANSACTIONS = "docs/how-to/use-transactions.md"
+
+
+def _transactions(port: int) -> dict[str, Any]:
+    """What the Python of the page on transactions has defined and done."""
+    names: dict[str, Any] = {}
+    compared = sum(_run(block.replace("19272", str(port)), names) for block in _blocks(_TRANSACTIONS, "python"))
+    assert compared == 5
+    return names
+
+
+def test_the_python_of_the_page_on_transactions_is_real(
+    server: RunningKeyhaus, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = _transactions(server.port)
+    assert capsys.readouterr().out == "[['put', 0, 'title:1', 'Dune'], ['put', 0, 'author:1', 'Herbert']]\n"
+    assert client.mget("account:a", "account:b", "row:19999") == [b"71", b"30", b"19999"]
+    assert names["done"] is True
+    with pytest.raises(ValueError, match="too little"):
+        names["transfer"]("account:a", "account:b", 72)
+    assert names["total"]("account:", "account;") == 101
+    assert client.info("transactions")["transactions_open"] == 0
+    names["db"].close()
+
+
+def test_transact_runs_again_what_stood_in_the_way_and_lets_nothing_slip_out(
+    server: RunningKeyhaus, client: redis.Redis
+) -> None:
+    names = _transactions(server.port)
+    transact, runs = names["transact"], 0
+
+    def overtaken(inside: redis.Redis) -> int:
+        nonlocal runs
+        runs += 1
+        value = int(str(inside.get("counter") or 0))
+        if runs < 3:
+            client.set("counter", 10 * runs)
+        inside.set("counter", value + 1)
+        return value
+
+    assert transact(overtaken, "OPTIMISTIC") == 20
+    assert (runs, client.get("counter")) == (3, b"21")
+
+    def cut_off(inside: redis.Redis) -> None:
+        inside.set("counter", "inside")
+        client.client_kill_filter(_id=str(inside.client_id()))
+        inside.set("counter", "outside")
+
+    with pytest.raises(redis.ConnectionError):
+        transact(cut_off)
+    assert client.get("counter") == b"21"
+    names["db"].close()
+
+
+def test_settle_says_for_good_what_became_of_a_commit(server: RunningKeyhaus, client: redis.Redis) -> None:
+    names = _transactions(server.port)
+    settle = names["settle"]
+    with client.client() as inside:
+        committed = inside.execute_command("BEGIN").decode()
+        inside.set("settled", "1")
+        seqno = inside.execute_command("COMMIT", "WITHSEQNO")
+        assert settle(committed) == settle(committed) == seqno
+        under_way = inside.execute_command("BEGIN").decode()
+        inside.set("settled", "2")
+        assert settle(under_way) is None
+        with pytest.raises(redis.ResponseError, match="NOTX"):
+            inside.execute_command("COMMIT")
+    assert settle(committed[:-1] + ("0" if committed[-1] != "0" else "1")) is None, "it was never heard of"
+    assert client.get("settled") == b"1"
+    names["db"].close()
+
+
+def test_the_sessions_of_the_page_on_transactions_are_real(server: RunningKeyhaus, client: redis.Redis) -> None:
+    session, rollback, *looks = _blocks(_TRANSACTIONS, "console")
+    lines = session.removeprefix("$ redis-cli -p 19272\n").splitlines() + rollback.splitlines()
+    typed = [match[1] for match in map(_PROMPT.match, lines) if match]
+    shown = [line for line in lines if not _PROMPT.match(line)]
+    assert _alike(_redis_cli(server.port, [], "\n".join(typed) + "\n").splitlines()) == _alike(shown)
+    with client.client() as idle, client.client() as waiting:
+        real = idle.execute_command("BEGIN").decode()
+        idle.execute_command("LOCK", "account:a")
+        waiting.execute_command("BEGIN")
+        write = threading.Thread(target=waiting.decr, args=("account:a",))
+        write.start()
+        _wait_until(lambda: client.info("transactions")["lock_waiters"] == 1)
+        told = _TRANSACTION.findall(looks[0])[0]
+        for block in looks:
+            command, answered = "", list[str]()
+            for line in [*block.splitlines(), "$"]:
+                if line.startswith("$"):
+                    if command:
+                        answer = _redis_cli(server.port, command.replace(told, real).split())
+                        assert _alike(answer.splitlines()) == _alike(answered)
+                    command, answered = line.removeprefix("$ redis-cli -p 19272 "), []
+                else:
+                    answered.append(line)
+        write.join(timeout=10)
+        with pytest.raises(redis.ResponseError, match="TRANSACTION KILL"):
+            idle.get("account:a")
+        for connection in (idle, waiting):
+            connection.execute_command("RESET")
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_the_page_on_info_has_each_field_and_no_other(tmp_path: Path) -> None:
     page = (_ROOT / "docs" / "reference" / "info.md").read_text()
     own, _, others = page.partition("## The other sections")
     written = {name for row in re.findall(r"^\| (`.+?) \|", own, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
-    assert written == _fields_of_a_flushed_server(tmp_path, ("keyhaus",))
+    assert written == _fields_of_a_flushed_server(tmp_path, ("keyhaus", "transactions"))
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", others, re.MULTILINE))
     fixed = ("server", "clients", "memory", "persistence", "stats", "replication", "cpu", "modules", "cluster")
     assert {*rows} == {*fixed, "keyspace", "commandstats", "errorstats"}
@@ -117,10 +256,7 @@ def _fields_of_a_flushed_server(directory: Path, sections: Sequence[str]) -> set
     options = ("--data-dir", str(directory / "info"), "--memtable-size", "1")
     with keyhaus_server(directory, *options) as running, redis.Redis(port=running.port) as connection:
         connection.set("a", "row")
-        until = time.monotonic() + 20
-        while not connection.info("keyhaus").get("flushes"):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        _wait_until(lambda: bool(connection.info("keyhaus").get("flushes")))
         return set(connection.info(*sections))
 
 

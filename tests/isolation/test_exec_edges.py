@@ -1,4 +1,4 @@
-"""EXEC where it can't simply go through: replies that are too large, no room in the journal, watched keys that expire.
+"""EXEC and COMMIT that can't simply go through: large replies, no room in the journal, watched keys that expire.
 
 Over the simulated disk and scheduler, through a session; the test drives the waits.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyhaus.core.errors import Error, LimitExceeded
+from keyhaus.core.errors import DiskFull, Error, LimitExceeded
 from keyhaus.core.reply import NULL_ARRAY
 from keyhaus.core.settings import Settings
 from keyhaus.core.wait import Wait
@@ -139,6 +139,30 @@ def test_a_plain_command_that_waits_for_room_sees_what_came_between(monkeypatch:
     assert bench.run(bench.other, b"INCR", b"n") == 1
     bench.spawn.settle()
     assert bench.one.resume() == 2
+
+
+def test_an_optimistic_commit_that_finds_a_full_disk_keeps_no_lock_and_may_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.run(bench.other, b"BEGIN")
+    bench.run(bench.other, b"SET", b"k", b"locked")
+    bench.run(bench.one, b"BEGIN", b"OPTIMISTIC")
+    bench.run(bench.one, b"SET", b"k", b"mine")
+    waiting = bench.one.execute([b"COMMIT"])
+    assert isinstance(waiting, Wait)
+    bench.run(bench.other, b"ROLLBACK")
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store.journal, "room", _full)
+        reply = bench.one.resume()
+        assert isinstance(reply, DiskFull)
+    assert bench.other.execute([b"SET", b"k", b"theirs"]) == "OK"
+    assert bench.run(bench.one, b"COMMIT") == "OK", "nothing that it read was changed"
+    assert bench.run(bench.other, b"GET", b"k") == b"mine"
+
+
+def _full(size: int, frees: bool) -> Wait | None:
+    raise DiskFull("there is no room")
 
 
 def test_watch_is_bounded_by_bytes() -> None:

@@ -18,6 +18,7 @@ from keyhaus.journal import recovery
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.store import layout as rows
 from keyhaus.store import record
+from keyhaus.store.outcomes import read_id
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = _ROOT / "docs"
@@ -88,6 +89,10 @@ def test_the_bases_worked_example_reads_as_the_page_says() -> None:
         0,
     )
     assert (record.seqno_of(session), record.value_of(session)) == (16_777_219, b"ada")
+    (outcome,) = [row for row in found if row.startswith(rows.OUTCOME)]
+    shown = _block("base.md", "base-example").split("the transaction ")[1].split("\n")[0]
+    assert read_id(shown.encode()) == outcome[1:]
+    assert rows.outcome(outcome[1:], record.seqno_of(session)) == (outcome, found.pop(outcome))
     ((deadline, mark),) = found.items()
     assert rows.read_deadline(deadline) == (record.expires_of(session), prefix, b"session")
     assert mark == rows.DEADLINE_VALUE

@@ -9,6 +9,7 @@ import pytest
 from keyhaus import __version__
 from keyhaus.commands.information import SECTIONS, human_bytes
 from keyhaus.core.reply import Verbatim
+from tests.support.sessions import Caller, Sessions
 from tests.support.surroundings import PlainClient, Surrounded
 
 
@@ -123,6 +124,101 @@ def test_the_counters_are_told_and_resetstat_clears_them(asker: Asker) -> None:
     told = asker.ask("stats", "commandstats")
     assert told["stats"]["total_commands_processed"] == told["stats"]["expired_keys"] == "0"
     assert told["commandstats"] == {}
+
+
+def _told(caller: Caller) -> dict[str, str]:
+    """The fields of INFO's section on transactions."""
+    title, *lines = caller("INFO", "transactions").decode().removesuffix("\r\n").split("\r\n")
+    assert title == "# Transactions"
+    return dict(line.split(":") for line in lines)
+
+
+def test_transactions_and_their_waits_are_counted_and_resetstat_clears_what_counts() -> None:
+    sessions = Sessions()
+    one, other, asker = sessions.connect(), sessions.connect(), sessions.connect()
+    one("BEGIN")
+    one("SET", "a", "1")
+    one("SET", "b", "1")
+    other("BEGIN", "OPTIMISTIC")
+    other("GET", "c")
+    pending = asker.send("SET", "a", "2")
+    sessions.pass_ms(30)
+    told = _told(sessions.connect())
+    assert (told["transactions_open"], told["lock_waiters"], told["lock_waits"]) == ("2", "1", "1")
+    assert told["lock_holders"] == "1"
+    assert 1000 < int(told["transactions_bytes"]) < 2000, "two writes, three locks, and the c that was read"
+    one("COMMIT")
+    sessions.settle()
+    assert pending.reply == "OK"
+    asker("SET", "c", "3")
+    other.raises("CONFLICT", "COMMIT")
+    other("BEGIN", "READONLY")
+    told = _told(asker)
+    assert {name: told[f"transactions_{name}"] for name in ("begun", "committed", "rolled_back", "conflicts")} == {
+        "begun": "3",
+        "committed": "1",
+        "rolled_back": "1",
+        "conflicts": "1",
+    }
+    assert (told["transactions_open"], told["transaction_outcomes"], told["transactions_bytes"]) == ("1", "2", "0")
+    assert (told["lock_holders"], told["lock_waiters"], told["lock_wait_ms"]) == ("0", "0", "30")
+    assert "20=0,50=1,100=0" in told["lock_wait_histogram_ms"]
+    assert asker("CONFIG", "RESETSTAT") == "OK"
+    counted = [name for name in told if name not in ("transactions_open", "transaction_outcomes")]
+    told = _told(asker)
+    assert (told["transactions_open"], told["transaction_outcomes"]) == ("1", "2"), "what is there stays"
+    assert {told[name] for name in counted if name != "lock_wait_histogram_ms"} == {"0"}
+    assert {part.split("=")[1] for part in told["lock_wait_histogram_ms"].split(",")} == {"0"}
+
+
+def test_what_was_waited_for_counts_as_what_was_to_be_had_at_once() -> None:
+    sessions = Sessions()
+    one, other = sessions.connect(), sessions.connect()
+    keys = ["a", "b" * 30_000, "c" * 20_000]
+    taken: list[str] = []
+    for waits in (False, True):
+        one("BEGIN")
+        one("LOCK", *keys)
+        other("BEGIN")
+        if waits:
+            other.send("MGET", *keys)
+        one("ROLLBACK")
+        sessions.settle()
+        if not waits:
+            other("MGET", *keys)
+        taken.append(_told(one)["transactions_bytes"])
+        other("ROLLBACK")
+    assert taken[0] == taken[1]
+    assert int(taken[0]) > 50_000
+
+
+def test_a_key_within_a_locked_range_counts_no_more_than_the_range() -> None:
+    sessions = Sessions()
+    client = sessions.connect()
+    client("MSET", "a", "1", "b", "2")
+    client("BEGIN")
+    client("RANGE", "", "")
+    taken = _told(client)["transactions_bytes"]
+    for _ in range(3):
+        client("MGET", "a", "b")
+    assert _told(client)["transactions_bytes"] == taken
+
+
+def test_the_youngest_of_a_deadlock_dies_also_after_resetstat() -> None:
+    sessions = Sessions()
+    older, younger = sessions.connect(), sessions.connect()
+    for _ in range(3):
+        older("BEGIN")
+        older("ROLLBACK")
+    older("BEGIN")
+    older("CONFIG", "RESETSTAT")
+    younger("BEGIN")
+    older("SET", "a", "1")
+    younger("SET", "b", "1")
+    waits = older.send("SET", "b", "2")
+    younger.raises("DEADLOCK", "SET", "a", "2")
+    sessions.settle()
+    assert waits.reply == "OK"
 
 
 def test_a_poisoned_store_is_told_of(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""INFO: the server's state, in Redis' format and with Redis' names, and keyhaus' own section.
+"""INFO: the server's state, in Redis' format and with Redis' names, and keyhaus' own sections.
 
 Only sections whose fields mean something here are told; a client that looks for a field that is missing finds nothing,
 as with an older Redis. Numbers about data are those of the synced state (C2).
@@ -28,6 +28,7 @@ class View:
 
     Attributes:
         store: The numbers about the data.
+        transactions: Those about interactive transactions and locks.
         facts: What only the process knows.
     """
 
@@ -36,6 +37,7 @@ class View:
         self.settings = context.server.settings
         self.statistics = context.server.statistics
         self.store = tx.store.statistics()
+        self.transactions = tx.store.transactions.statistics()
         self.expired_keys = self.store["expired_keys"]
         self.facts = context.server.facts()
         self.durable = self.store["engine"] != "memory"
@@ -219,6 +221,10 @@ def _keyhaus(view: View) -> Fields:
     }
 
 
+def _transactions(view: View) -> Fields:
+    return view.transactions
+
+
 SECTIONS: Final[dict[str, Callable[[View], Fields]]] = {
     "server": _server,
     "clients": _clients,
@@ -233,6 +239,7 @@ SECTIONS: Final[dict[str, Callable[[View], Fields]]] = {
     "cluster": _cluster,
     "keyspace": _keyspace,
     "keyhaus": _keyhaus,
+    "transactions": _transactions,
 }
 """Every section by its name, in the order in which they are told."""
 

@@ -132,6 +132,8 @@ class Interaction:
         finally:
             if word is None:
                 self.take_note()
+        current = transaction is self.current
+        self._session.ask_as(transaction)
         transaction.busy = True
         try:
             while True:
@@ -153,7 +155,9 @@ class Interaction:
             raise
         finally:
             transaction.busy = False
-            if word is None or self.current is None:
+            if transaction.ended is None:
+                transaction.let_go()  # of what it locked for its turn (T6)
+            elif current:
                 self.take_note()
         return transaction, seqno
 

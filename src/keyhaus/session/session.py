@@ -158,8 +158,7 @@ class Session:
     def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command inside a transaction: its reply, or a coroutine for the rest of it."""
         assert self._interaction is not None
-        if transaction.durability is not None:
-            self.asks = transaction.durability == Durability.ALWAYS
+        self.ask_as(transaction)
         result = self._interaction.run(transaction, spec, args)
         if transaction.reads:
             self._count(transaction)
@@ -339,10 +338,8 @@ class Session:
 
     async def commit_transaction(self, name: bytes | None) -> int:
         transaction, seqno = await self.interaction.commit(name)
-        if transaction.durability is not None:
-            self.asks = transaction.durability == Durability.ALWAYS
-            if transaction.durability == Durability.EVERYSEC and self.store.journal is not None:
-                self.store.journal.sync_within_a_second()
+        if transaction.durability == Durability.EVERYSEC and self.store.journal is not None:
+            self.store.journal.sync_within_a_second()
         self.rests_on(seqno)
         return seqno
 
@@ -359,6 +356,11 @@ class Session:
             result = await result
         self.rests_on(self.depends)
         return result
+
+    def ask_as(self, transaction: Interactive) -> None:
+        """The reply of the command that runs, an error too, is as durable as a transaction asks for (C3)."""
+        if transaction.durability is not None:
+            self.asks = transaction.durability == Durability.ALWAYS
 
     def rests_on(self, seqno: int) -> None:
         """The reply of the command that runs depends on a seqno (C2)."""

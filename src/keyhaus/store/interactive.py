@@ -36,10 +36,15 @@ _OWN_GENERATION: Final = (0, 0)
 
 
 class _LockNeeded:
-    """A lock that was not to be had at once."""
+    """A lock that was not to be had at once.
 
-    def __init__(self, take: Callable[[], Wait]) -> None:
-        self.wait = take
+    Attributes:
+        wait: Queues up for it.
+        size: What its key or range takes; None for a lock that is held already and is to become exclusive.
+    """
+
+    def __init__(self, wait: Callable[[], Wait], size: int | None) -> None:
+        self.wait, self.size = wait, size
 
 
 def _ignore(transaction: Interactive) -> None:
@@ -100,7 +105,7 @@ class Interactive(Transaction):
         super().__init__(store, database, client)
         self.id = self.number = number
         self.name = shown_id(number)
-        self.ordinal = store.transactions.counts["begun"] + 1
+        self.ordinal = store.transactions.begun + 1
         self.begun_ns = self.idle_since_ns = store.monotonic_ns()
         self.timeout_ms = 0
         self.user = "default"
@@ -317,11 +322,13 @@ class PessimisticTransaction(Interactive):
         held = owner.keys.get((database, key))
         if held or (held is False and not exclusive):
             return True
-        if held is None:
-            self.keep(0 if key is None else len(key))
+        size = 0 if key is None else len(key)
         if locks.take_key(owner, database, key, exclusive):
+            if held is None and (database, key) in owner.keys:  # else a range covers it
+                self.keep(size)
             return True
-        self.needs[_LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive))] = None
+        need = _LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), size if held is None else None)
+        self.needs[need] = None
         return False
 
     def _lock_key(self, key: bytes, exclusive: bool) -> bool:
@@ -339,12 +346,12 @@ class PessimisticTransaction(Interactive):
         assert owner is not None
         if not self._lock(None, False):
             return False
-        before = len(owner.ranges)
+        before, size = len(owner.ranges), len(start) + len(end or b"")
         if locks.take_range(owner, database, start, end, exclusive):
             if len(owner.ranges) > before:
-                self.keep(len(start) + len(end or b""))
+                self.keep(size)
             return True
-        self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive))] = None
+        self.needs[_LockNeeded(lambda: locks.wait_for_range(owner, database, start, end, exclusive), size)] = None
         return False
 
     def lock(self, keys: list[bytes]) -> None:
@@ -358,6 +365,8 @@ class PessimisticTransaction(Interactive):
         if lock is None:
             return super().gather()
         self.needs = {}
+        if lock.size is not None:
+            self.keep(lock.size)
         wait: Wait = lock.wait()
         return wait
 

@@ -180,11 +180,15 @@ class Locks:
         self._databases: dict[int, _Database] = {}
         self._number = 0
         self.monotonic_ns = monotonic_ns
-        self.active = 0
+        self.active = self.waiting = 0
         self.timeout_ms = 0
+        self.reset_counters()
+
+    def reset_counters(self) -> None:
+        """Counts waits from here on."""
         self.wait_times = [0] * (len(WAIT_BUCKETS_MS) + 1)
         self.wait_ns = 0
-        self.waits = self.deadlocks = self.timeouts = self.waiting = 0
+        self.waits = self.deadlocks = self.timeouts = 0
 
     def _of(self, database: int) -> _Database:
         found = self._databases.get(database)

@@ -540,9 +540,10 @@ class Store:
         return len(self._buried)
 
     def reset_counters(self) -> None:
-        """CONFIG RESETSTAT: counts expired and evicted keys from here on."""
+        """CONFIG RESETSTAT: counts expired and evicted keys, and what becomes of transactions, from here on."""
         self._expired_before = self.expired_keys
         self.evictor.evicted_keys = 0
+        self.transactions.reset_counters()
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for INFO and the metrics; those about data are as of `synced`."""

@@ -45,7 +45,8 @@ class Transactions:
     Attributes:
         open: Those that are open, by id, in the order of their begin.
         outcomes: What became of the others (T9).
-        counts: How many were begun, committed and rolled back, and why.
+        begun: How many were ever begun: their order, by which the youngest of a deadlock is found.
+        counts: How many were begun, committed and rolled back, and why; CONFIG RESETSTAT begins anew.
         bytes: What all open ones take in memory, about.
     """
 
@@ -53,6 +54,7 @@ class Transactions:
         self._store = store
         self.open: dict[bytes, Interactive] = {}
         self.outcomes = Outcomes()
+        self.begun = 0
         self.counts: Counter[str] = Counter()
         self.bytes = 0
         self._most_bytes = 0
@@ -101,6 +103,7 @@ class Transactions:
         transaction.durability, transaction.user = durability, user
         transaction.timeout_ms = settings.integer("transaction-idle-ms") if timeout_ms is None else timeout_ms
         self.open[number] = transaction
+        self.begun += 1
         self.counts["begun"] += 1
         if not self._watching:
             self._watching = True
@@ -187,7 +190,13 @@ class Transactions:
         self._forget()
         return "open" if number in self.open else self.outcomes.of(number)
 
+    def reset_counters(self) -> None:
+        """CONFIG RESETSTAT: counts from here on."""
+        self.counts.clear()
+        self._store.locks.reset_counters()
+
     def statistics(self) -> dict[str, Any]:
+        """The fields of INFO's section `transactions`."""
         locks = self._store.locks
         counts = self.counts
         facts: dict[str, Any] = {
