@@ -12,8 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Final, NamedTuple
 
-from keyhaus.core.errors import Error
-from keyhaus.core.reply import NULL_ARRAY
+from keyhaus.protocol.resp import RespCodec
 from tests.support.processes import HOST, RunningKeyhaus
 from tests.support.sessions import Caller, Pending, Sessions
 from tests.support.wire import Node, Wire, parsed
@@ -85,6 +84,7 @@ class _SessionClient(Client):
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._caller: Caller = sessions.connect()
+        self._codec = RespCodec()
         self._result: Any = None
 
     def send(self, *words: Word) -> None:
@@ -96,7 +96,8 @@ class _SessionClient(Client):
 
     def reply(self) -> Any:
         assert not self.waits(), "it waits for something that does not come"
-        return _told(self._result.reply if isinstance(self._result, Pending) else self._result)
+        reply = self._result.reply if isinstance(self._result, Pending) else self._result
+        return _read(parsed(self._codec.encode(reply))[0])
 
     def vanish(self) -> None:
         self._caller.vanish()
@@ -113,18 +114,6 @@ class SessionHouse(House):
 
     def close(self) -> None:
         pass
-
-
-def _told(reply: Any) -> Any:
-    if isinstance(reply, Error):
-        return Failure(reply.code, reply.message)
-    if isinstance(reply, str):
-        return reply.encode()
-    if isinstance(reply, dict):
-        return [_told(part) for pair in reply.items() for part in pair]
-    if isinstance(reply, list):
-        return [_told(part) for part in reply]
-    return None if reply is NULL_ARRAY else reply
 
 
 # over RESP
