@@ -5,6 +5,7 @@ Written for comparing servers, so it knows no type beyond its mark: `(b"$", b"te
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any, Final, NamedTuple
 
@@ -84,6 +85,10 @@ class Wire:
                 continue
             reply, self._rest = self._rest[:end], self._rest[end:]
             return reply
+
+    def readable(self) -> bool:
+        """Whether anything has come that was not received yet."""
+        return bool(self._rest) or bool(select.select([self._socket], [], [], 0)[0])
 
     def call(self, *words: bytes) -> bytes:
         """One request's reply."""

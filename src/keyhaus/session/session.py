@@ -276,12 +276,16 @@ class Session:
     async def _finish(
         self, spec: CommandSpec, args: list[bytes], running: Coroutine[Wait, None, Any], wait: Wait
     ) -> Any:
-        """The rest of a command that has to wait."""
+        """The rest of a command that has to wait. What it waits for in vain is for the handler to hear of first."""
         try:
             while True:
-                await wait
+                failure: Error | None = None
                 try:
-                    wait = running.send(None)
+                    await wait
+                except Error as error:
+                    failure = error
+                try:
+                    wait = running.send(None) if failure is None else running.throw(failure)
                 except StopIteration as stop:
                     result = self._commit(stop.value)
                     break
