@@ -16,7 +16,7 @@ MAKEFLAGS     += --no-builtin-rules
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 INSTALLED   := pyproject.toml constraints.txt src/keyhaus/__init__.py
 
-.PHONY: help serve test soak simulate bench bench-larger bench-compare docs reference format lock clean
+.PHONY: help serve test soak simulate bench bench-larger bench-compare docs reference client format lock clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -61,6 +61,9 @@ docs: $(VENV)/.test ## Builds the documentation into site/
 
 reference: $(VENV)/.test ## Writes the generated pages of docs/reference anew
 	$(BIN)/python docs/generate.py
+
+client: $(VENV)/.test ## Makes the client that blocks from the asynchronous one
+	$(BIN)/python tools/generate_client.py
 
 format: $(VENV)/.test ## Lets ruff put the code in order
 	$(BIN)/ruff check --fix .

@@ -1,3 +1,36 @@
-"""keyhaus: a key/value database server, durable before it answers."""
+"""keyhaus: a key/value database server, durable before it answers.
+
+The client library is imported when it is first used, so that a server starts without it. `__init__.pyi` says the same
+to type checkers.
+"""
+
+from importlib import import_module as _import_module
 
 __version__ = "0.1.0.dev0"
+
+_ERRORS = (
+    *("Conflict", "Deadlock", "DiskFull", "Error", "LockTimeout", "Poisoned", "ReadOnly", "SnapshotTooOld"),
+    *("TransactionError", "TransactionTimeout", "TransactionTooLarge", "UnknownTransaction", "UserError", "WrongType"),
+)
+_LAZY = {
+    "AsyncClient": "keyhaus.client.aio.client",
+    "AsyncTransaction": "keyhaus.client.aio.transaction",
+    "Client": "keyhaus.client.blocking.client",
+    "Transaction": "keyhaus.client.blocking.transaction",
+    "transactional": "keyhaus.client.transactional",
+    "ConnectionLost": "keyhaus.client.errors",
+    "OutcomeUnknown": "keyhaus.client.errors",
+    **dict.fromkeys(_ERRORS, "keyhaus.core.errors"),
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -240,6 +240,30 @@ def _wait_until(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def test_the_python_of_the_page_on_the_python_client_is_real(
+    server: RunningKeyhaus, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line that says in a comment what it gives gives that."""
+    names: dict[str, Any] = {}
+    compared = 0
+    for block in _blocks("docs/how-to/python-client.md", "python"):
+        block = block.replace("AsyncClient()", f'AsyncClient("keyhaus://127.0.0.1:{server.port}")')
+        tree = ast.parse(block.replace("19272", str(server.port)))
+        for statement in tree.body:
+            line = block.splitlines()[(statement.end_lineno or 0) - 1]
+            _, mark, told = line.partition("  # ")
+            if isinstance(statement, ast.Expr) and mark:
+                value = eval(compile(ast.Expression(statement.value), "python-client.md", "eval"), names)
+                if told[0].isalpha() and told[:2] != "b'" and told != "True":
+                    continue  # words for people
+                assert repr(value) == told, line
+                compared += 1
+            else:
+                exec(compile(ast.Module([statement], []), "python-client.md", "exec"), names)
+    assert compared >= 8 and capsys.readouterr().out == "b'2'\n"
+    assert client.mget("account:a", "account:b", "account:c") == [b"70", b"15", b"15"]
+
+
 def test_the_page_on_info_has_each_field_and_no_other(tmp_path: Path) -> None:
     page = (_ROOT / "docs" / "reference" / "info.md").read_text()
     own, _, others = page.partition("## The other sections")

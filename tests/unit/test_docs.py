@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import pages
+from keyhaus.client import errors as client_errors
 from keyhaus.core import errors
 from keyhaus.core.disk import OsDisk
 from keyhaus.journal import format as layout
@@ -111,12 +112,20 @@ def test_every_error_is_described_with_its_wire_form_and_whether_to_retry() -> N
         for match in re.finditer(r"^\| `([A-Z]+)` \| `([A-Z]+)` \| (yes|no) \|", page, re.MULTILINE)
     }
     codes = {kind.code: kind for kind in _tree(errors.Error) if "code" in vars(kind)}
+    codes = {code: kind for code, kind in codes.items() if kind.__module__ == errors.__name__}
     assert set(rows) == set(codes)
     for code, kind in codes.items():
         error = kind.__new__(kind)
         errors.Error.__init__(error, "message")
         wire = RespCodec().encode(error)[1:].split(b" ")[0].decode()
         assert rows[code] == (wire, "yes" if kind.retryable else "no"), code
+
+
+def test_every_error_of_the_python_client_is_described_with_whether_to_retry() -> None:
+    page = (_DOCS / "reference" / "errors.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z][A-Za-z]+)` \| (yes|no) \|", page, re.MULTILINE))
+    own = [kind for kind in vars(client_errors).values() if getattr(kind, "__module__", "") == client_errors.__name__]
+    assert rows == {kind.__name__: "yes" if kind.retryable else "no" for kind in own if isinstance(kind, type)}
 
 
 def test_every_page_is_in_the_navigation() -> None:

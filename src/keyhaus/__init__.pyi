@@ -1,0 +1,23 @@
+from keyhaus.client.aio.client import AsyncClient as AsyncClient
+from keyhaus.client.aio.transaction import AsyncTransaction as AsyncTransaction
+from keyhaus.client.blocking.client import Client as Client
+from keyhaus.client.blocking.transaction import Transaction as Transaction
+from keyhaus.client.errors import ConnectionLost as ConnectionLost
+from keyhaus.client.errors import OutcomeUnknown as OutcomeUnknown
+from keyhaus.client.transactional import transactional as transactional
+from keyhaus.core.errors import Conflict as Conflict
+from keyhaus.core.errors import Deadlock as Deadlock
+from keyhaus.core.errors import DiskFull as DiskFull
+from keyhaus.core.errors import Error as Error
+from keyhaus.core.errors import LockTimeout as LockTimeout
+from keyhaus.core.errors import Poisoned as Poisoned
+from keyhaus.core.errors import ReadOnly as ReadOnly
+from keyhaus.core.errors import SnapshotTooOld as SnapshotTooOld
+from keyhaus.core.errors import TransactionError as TransactionError
+from keyhaus.core.errors import TransactionTimeout as TransactionTimeout
+from keyhaus.core.errors import TransactionTooLarge as TransactionTooLarge
+from keyhaus.core.errors import UnknownTransaction as UnknownTransaction
+from keyhaus.core.errors import UserError as UserError
+from keyhaus.core.errors import WrongType as WrongType
+
+__version__: str

@@ -1,0 +1,162 @@
+# Made from aio/client.py by tools/generate_client.py: change it there, then run make client.
+"""The client: plain commands, each on any connection, and transactions, each on one of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from keyhaus.client.address import DEFAULT_URL, parse_url
+from keyhaus.client.backoff import pause
+from keyhaus.client.blocking.commands import Commands
+from keyhaus.client.blocking.connections import Connections
+from keyhaus.client.blocking.driver import sleep
+from keyhaus.client.blocking.transaction import Outcome, Transaction, final_outcome
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
+from keyhaus.client.words import (
+    READS,
+    Durability,
+    Mode,
+    Word,
+    begin_request,
+    command_name,
+    refuse_stateful,
+    request,
+)
+from keyhaus.core.errors import Error
+
+T = TypeVar("T")
+
+RETRIES: Final = 10
+CONNECTIONS_MAX: Final = 64
+_READ_TRIES: Final = 3
+
+
+class Client(Commands):
+    """A client of a keyhaus server.
+
+    Args:
+        url: `keyhaus://host:port/database`.
+        timeout: Seconds to wait for a reply, or for one of the client's own connections. Locks are waited for on the
+            server, so it has to be larger than that one's `lock-timeout`.
+        connect_timeout: Seconds to wait for a connection to be made.
+        max_connections: How many connections there may be at once. Each open transaction keeps one.
+
+    Raises:
+        ValueError: The URL is none.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout: float = 30.0,
+        connect_timeout: float = 5.0,
+        max_connections: int = CONNECTIONS_MAX,
+    ) -> None:
+        self._connections = Connections(parse_url(url), timeout, connect_timeout, max_connections)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes all connections; what is open on them is rolled back."""
+        self._connections.close()
+
+    def execute(self, *words: Word) -> Any:
+        """Sends any command that does not depend on its connection: `execute("APPEND", "key", "tail")`.
+
+        A read is sent again if its connection breaks, a write never.
+
+        Returns:
+            The reply: bytes, int, None, or a list of them.
+
+        Raises:
+            ConnectionLost: Nothing has happened.
+            OutcomeUnknown: The connection broke after the command was sent: it was executed once, or not at all.
+            Error: The server's own answer.
+        """
+        name = command_name(words)
+        refuse_stateful(name)
+        asked = request(*words)
+        until = time.monotonic() + self._connections.timeout
+        tries = 0
+        while True:
+            connection = self._connections.take()
+            try:
+                return connection.ask(asked)
+            except OutcomeUnknown as error:
+                tries += 1
+                if name not in READS:
+                    raise
+                if tries == _READ_TRIES or time.monotonic() >= until:
+                    raise ConnectionLost(error.raw) from error
+            finally:
+                self._connections.give_back(connection)
+
+    def transaction(
+        self, mode: Mode = "pessimistic", *, durability: Durability | None = None, timeout_ms: int | None = None
+    ) -> Transaction:
+        """A transaction for a `with` block: committed at its end, rolled back if it raises.
+
+        Leaving the block raises `TransactionError` if it could not be committed, `ConnectionLost` if the connection
+        broke and nothing of it happened, and `OutcomeUnknown` if nobody can say. If the thread is interrupted just
+        then, `kill` with the transaction's id tells what became of it.
+
+        Args:
+            mode: `pessimistic` waits for locks, `optimistic` is checked at its end, `readonly` reads one moment.
+            durability: What its replies wait for; None: what the server has.
+            timeout_ms: After how many milliseconds without a command it is ended; None: what the server has.
+        """
+        return Transaction(self._connections, begin_request(mode, durability, timeout_ms))
+
+    def run(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        retries: int = RETRIES,
+        mode: Mode = "pessimistic",
+        durability: Durability | None = None,
+        timeout_ms: int | None = None,
+    ) -> T:
+        """Runs a function in a transaction, and again in another one for as long as that fails with a retryable error.
+
+        What the function does elsewhere than in its transaction may so happen more than once.
+
+        Args:
+            function: What to do, given the transaction.
+            retries: How often to try again.
+            mode: See `transaction`.
+            durability: See `transaction`.
+            timeout_ms: See `transaction`.
+
+        Returns:
+            What the function has returned, once its transaction is committed.
+
+        Raises:
+            Error: It can't be retried, or was too often.
+        """
+        failures = 0
+        while True:
+            try:
+                with self.transaction(mode, durability=durability, timeout_ms=timeout_ms) as transaction:
+                    result = function(transaction)
+                return result
+            except Error as error:
+                failures += 1
+                if not error.retryable or failures > retries:
+                    raise
+            sleep(pause(failures))
+
+    def kill(self, transaction_id: str) -> Outcome:
+        """Ends a transaction if it is still open, and says for good what became of it.
+
+        Returns:
+            The number of its commit; or `rolledback` or `unknown`, which promise that no write of it will ever appear;
+            or `expired`, if it was begun too long ago to say.
+        """
+        return final_outcome(self._connections, transaction_id)
