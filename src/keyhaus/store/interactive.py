@@ -279,7 +279,10 @@ class Interactive(Transaction):
 
     def _take(self, size: int) -> None:
         self.bytes += size
-        self.store.transactions.take(size)
+        transactions = self.store.transactions
+        transactions.bytes += size
+        if size > 0 and transactions.bytes > transactions.most_bytes:
+            raise transactions.too_large()
 
     # ending
 

@@ -210,7 +210,10 @@ class Locks:
                 return True
             if self._in_the_way(Request(owner, database, key, None, exclusive)):
                 return False
-        self._hold(where, owner, database, key, exclusive)
+        if holders is owner and owner.keys:
+            owner.keys[database, key] = exclusive  # it was shared
+        else:
+            self._hold(where, owner, database, key, exclusive)
         return True
 
     def take_range(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> bool:

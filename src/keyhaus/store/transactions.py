@@ -47,7 +47,7 @@ class Transactions:
         outcomes: What became of the others (T9).
         begun: How many were ever begun: their order, by which the youngest of a deadlock is found.
         counts: How many were begun, committed and rolled back, and why; CONFIG RESETSTAT begins anew.
-        bytes: What all open ones take in memory, about.
+        bytes, most_bytes: What all open ones take in memory, about, and may take.
     """
 
     def __init__(self, store: Store) -> None:
@@ -57,7 +57,7 @@ class Transactions:
         self.begun = 0
         self.counts: Counter[str] = Counter()
         self.bytes = 0
-        self._most_bytes = 0
+        self.most_bytes = 0
         self._watching = False
         settings = store.settings
         settings.observe("lock-timeout", self._set_lock_timeout)
@@ -67,7 +67,7 @@ class Transactions:
         self._store.locks.timeout_ms = milliseconds
 
     def _set_most_bytes(self, most: int) -> None:
-        self._most_bytes = most
+        self.most_bytes = most
 
     def begin(
         self,
@@ -108,7 +108,6 @@ class Transactions:
         if not self._watching:
             self._watching = True
             store.spawn.later(WATCH_MS, self._watch)
-        self._forget()
         return transaction
 
     def _forget(self) -> None:
@@ -116,18 +115,17 @@ class Transactions:
         kept = settings.integer("transaction-outcome-ms") + settings.integer("transaction-max-ms")
         self.outcomes.forget(self._store.clock_ms - kept)
 
-    def take(self, size: int) -> None:
-        """Open transactions take so many bytes more, or less. Raises TransactionTooLarge."""
-        self.bytes += size
-        most = self._most_bytes
-        if size > 0 and self.bytes > most:
-            raise TransactionTooLarge(self.bytes, most, "open transactions take {} bytes", "transactions-max-bytes")
+    def too_large(self) -> TransactionTooLarge:
+        """What is said where all of them together take too much."""
+        what = "open transactions take {} bytes"
+        return TransactionTooLarge(self.bytes, self.most_bytes, what, "transactions-max-bytes")
 
     # time
 
     def _watch(self) -> None:
         """Looks at the times of all that are open, ten times a second while there are any."""
         self._watching = bool(self.open)
+        self._forget()
         for transaction in list(self.open.values()):
             self._look(transaction)
         if self._watching:
