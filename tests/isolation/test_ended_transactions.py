@@ -1,4 +1,4 @@
-"""A current transaction that ended by itself: nothing of its client's commands slips out of it (T4)."""
+"""A transaction that ended by itself: whoever names it hears why, and takes note of it by naming it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,33 @@ def sessions() -> Sessions:
     return Sessions()
 
 
-def _killed(sessions: Sessions, caller: Caller) -> None:
-    """The caller begins a transaction, which is ended from elsewhere."""
-    assert sessions.connect()("TRANSACTION", "KILL", caller("BEGIN")) == b"rolledback"
-
-
-@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-def test_the_end_of_another_transaction_lets_nothing_slip_out(sessions: Sessions, end: str) -> None:
+def ended(sessions: Sessions) -> tuple[Caller, bytes]:
+    """A client whose current transaction was idle for too long, and the id of that one."""
     client = sessions.connect()
-    older = client("BEGIN")
-    client("SET", "older", "1")
-    _killed(sessions, client)
-    assert client(end, older) == "OK"
-    client.raises("NOTX", "SET", "slipped", "1")
-    client.raises("NOTX", end)
-    assert client("MGET", "older", "slipped") == [b"1" if end == "COMMIT" else None, None]
+    number = client("BEGIN", "TIMEOUT", 50)
+    client("SET", "k", "v")
+    sessions.pass_ms(1000)
+    return client, number
 
 
-@pytest.mark.parametrize("words", [("COMMIT",), ("ROLLBACK",), ("BEGIN",), ("RESET",)], ids=" ".join)
-def test_the_client_takes_note(sessions: Sessions, words: tuple[str, ...]) -> None:
+def test_a_command_that_names_it_is_told_why(sessions: Sessions) -> None:
+    client, number = ended(sessions)
+    assert "TXTIMEOUT" in client.raises("NOTX", "TX", number, "GET", "k").message
+    assert "TXTIMEOUT" in client.raises("NOTX", "GET", "k").message, "naming it in TX is no taking note"
+
+
+@pytest.mark.parametrize("word", ["COMMIT", "ROLLBACK"])
+def test_who_ends_it_by_its_name_takes_note_of_its_end(sessions: Sessions, word: str) -> None:
+    client, number = ended(sessions)
+    assert "TXTIMEOUT" in client.raises("NOTX", word, number).message
+    assert client("GET", "k") is None
+    assert "TXTIMEOUT" not in client.raises("NOTX", word, number).message
+
+
+def test_who_ends_another_one_takes_note_of_nothing(sessions: Sessions) -> None:
     client = sessions.connect()
-    _killed(sessions, client)
-    client.raises("NOTX", "GET", "a")
-    client(*words)
-    assert client("GET", "a") is None
-
-
-def test_a_commit_by_name_of_the_current_transaction_that_fails_is_noted(sessions: Sessions) -> None:
-    client = sessions.connect()
-    number = client("BEGIN", "OPTIMISTIC")
-    client("GET", "a")
-    sessions.connect()("SET", "a", "1")
-    client.raises("CONFLICT", "COMMIT", number)
-    assert client("GET", "a") == b"1"
+    other = client("BEGIN")
+    client("BEGIN", "TIMEOUT", 50)
+    sessions.pass_ms(1000)
+    assert client("ROLLBACK", other) == "OK"
+    client.raises("NOTX", "GET", "k")

@@ -63,6 +63,7 @@ class Interaction:
         self._store = session.store
         self.current: Interactive | None = None
         self.broken: Error | None = None
+        self._broken_number = b""  # whose end that was
         self.open: dict[bytes, Interactive] = {}
 
     # begin and end
@@ -88,7 +89,7 @@ class Interaction:
         self.open.pop(transaction.number, None)
         if self.current is transaction:
             self.current = None
-            self.broken = transaction.ended
+            self.broken, self._broken_number = transaction.ended, transaction.number
 
     def find(self, word: bytes | None) -> Interactive:
         """The transaction that a command names, or the current one.
@@ -104,6 +105,8 @@ class Interaction:
             raise UnknownTransaction("no transaction is current on this connection: say BEGIN first")
         number = read_id(word)
         transaction = self.open.get(number) if number is not None else None
+        if transaction is None and self._names_broken(word):
+            raise self.not_open()
         if transaction is None:
             raise UnknownTransaction(
                 "there is no such open transaction on this connection; TRANSACTION STATUS says more"
@@ -116,6 +119,10 @@ class Interaction:
         reason = self.broken
         return UnknownTransaction(f"the transaction has ended ({reason.code} {reason.message}): say BEGIN or ROLLBACK")
 
+    def _names_broken(self, word: bytes | None) -> bool:
+        """Whether a COMMIT or ROLLBACK is about the transaction that was current and has ended."""
+        return self.broken is not None and (word is None or read_id(word) == self._broken_number)
+
     def take_note(self) -> None:
         """The client knows that its transaction has ended."""
         self.broken = None
@@ -127,18 +134,14 @@ class Interaction:
             TransactionError: It could not be committed; it is rolled back and gone.
             StorageError: Nothing was done. It lives on where that may pass (DISKFULL).
         """
-        try:
-            transaction = self.find(word)
-        finally:
-            if word is None:
-                self.take_note()
+        transaction = self._end_of(word)
         current = transaction is self.current
         self._session.ask_as(transaction)
         transaction.busy = True
         try:
             while True:
                 if transaction.ended is not None:
-                    raise UnknownTransaction(transaction.ended.message)
+                    raise transaction.ended
                 transaction.depends = transaction.started = 0
                 wait = transaction.prepare()
                 if wait is None:
@@ -161,13 +164,18 @@ class Interaction:
                 self.take_note()
         return transaction, seqno
 
+    def _end_of(self, word: bytes | None) -> Interactive:
+        """The transaction that a COMMIT or ROLLBACK is about; of one that has ended the client takes note by it."""
+        noted = self._names_broken(word)
+        try:
+            return self.find(word)
+        finally:
+            if noted:
+                self.take_note()
+
     def rollback(self, word: bytes | None) -> None:
         """ROLLBACK. Raises UnknownTransaction."""
-        try:
-            transaction = self.find(word)
-        finally:
-            if word is None:
-                self.take_note()
+        transaction = self._end_of(word)
         current = transaction is self.current
         self._store.transactions.end(transaction)
         if current:
