@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyhaus.core.errors import Error
+from keyhaus.store.transactions import WATCH_MS
 from tests.support.sessions import Caller, Pending, Sessions
 
 STRANGER = "tx-01t6mmm800" + 16 * "z"  # as old as the clock at its begin
@@ -48,7 +49,7 @@ def test_an_idle_transaction_ends_and_frees_its_locks() -> None:
     bench.one("SET", "k", "v")
     bench.pass_ms(999)
     assert bench.one("GET", "k") == b"v"
-    bench.pass_ms(1000)
+    bench.pass_ms(1000 + WATCH_MS)
     assert bench.other("SET", "k", "w") == "OK"
     fails(bench.one("GET", "k"), "NOTX", "TXTIMEOUT")
     fails(bench.one("COMMIT"), "NOTX", "TXTIMEOUT")
@@ -61,7 +62,7 @@ def test_the_limit_of_the_server_counts_where_begin_names_none() -> None:
     bench.one("BEGIN")
     bench.pass_ms(499)
     assert bench.one("GET", "k") is None
-    bench.pass_ms(500)
+    bench.pass_ms(500 + WATCH_MS)
     fails(bench.one("GET", "k"), "NOTX", "TXTIMEOUT")
 
 
@@ -91,7 +92,7 @@ def test_to_wait_for_a_lock_is_not_idling() -> None:
     assert pending.reply is None
     bench.pass_ms(999)
     assert bench.one("GET", "k") is None
-    bench.pass_ms(1000)
+    bench.pass_ms(1000 + WATCH_MS)
     fails(bench.one("GET", "k"), "NOTX", "TXTIMEOUT")
 
 
@@ -249,7 +250,7 @@ def test_what_waits_grows_old_too(mode: str) -> None:
         bench.one(*words)
         words = ("COMMIT",)
     pending = bench.waits(bench.one, *words)
-    bench.pass_ms(1000)
+    bench.pass_ms(1000 + WATCH_MS)
     fails(pending.reply, "TXTIMEOUT")
     fails(bench.one("COMMIT"), "NOTX")
     assert bench.other("SET", "mine", 2) == "OK"
