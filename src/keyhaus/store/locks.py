@@ -581,6 +581,8 @@ def _others(where: _Database, owner: Owner, database: int, key: bytes | None, ex
     holders = where.holders.get(key)
     if holders is None or holders is owner:
         return
+    if not exclusive and not isinstance(holders, Owner):
+        return  # they share it already
     for other in (holders,) if isinstance(holders, Owner) else holders:
         if other is not owner and (exclusive or other.keys[database, key]):
             yield other
