@@ -65,6 +65,7 @@ class Interaction:
         self._store = session.store
         self.current: Interactive | None = None
         self.broken: Error | None = None
+        self._broken_number = b""
         self.open: dict[bytes, Interactive] = {}
 
     # begin and end
@@ -90,7 +91,7 @@ class Interaction:
         self.open.pop(transaction.number, None)
         if self.current is transaction:
             self.current = None
-            self.broken = transaction.ended
+            self.broken, self._broken_number = transaction.ended, transaction.number
 
     def find(self, word: bytes | None) -> Interactive:
         """The transaction that a command names, or the current one.
@@ -106,6 +107,8 @@ class Interaction:
             raise UnknownTransaction("no transaction is current on this connection: say BEGIN first")
         number = read_id(word)
         transaction = self.open.get(number) if number is not None else None
+        if self.broken is not None and number == self._broken_number:
+            raise self.not_open()
         if transaction is None:
             raise UnknownTransaction(
                 "there is no such open transaction on this connection; TRANSACTION STATUS says more"
@@ -122,6 +125,15 @@ class Interaction:
         """The client knows that its transaction has ended."""
         self.broken = None
 
+    def _find_to_end(self, word: bytes | None) -> Interactive:
+        """The transaction that COMMIT or ROLLBACK names. Who names the one that has ended takes note of that."""
+        names_broken = word is None or (self.broken is not None and read_id(word) == self._broken_number)
+        try:
+            return self.find(word)
+        finally:
+            if names_broken:
+                self.take_note()
+
     async def commit(self, word: bytes | None) -> tuple[Interactive, int]:
         """COMMIT: the transaction, and the seqno of its serial point.
 
@@ -129,11 +141,8 @@ class Interaction:
             TransactionError: It could not be committed; it is rolled back and gone.
             StorageError: Nothing was done. It lives on where that may pass (DISKFULL).
         """
-        try:
-            transaction = self.find(word)
-        finally:
-            if word is None:
-                self.take_note()
+        transaction = self._find_to_end(word)
+        current = transaction is self.current
         transaction.busy = True
         try:
             while True:
@@ -155,17 +164,13 @@ class Interaction:
             raise
         finally:
             transaction.busy = False
-            if word is None or self.current is None:
+            if current:
                 self.take_note()
         return transaction, seqno
 
     def rollback(self, word: bytes | None) -> None:
         """ROLLBACK. Raises UnknownTransaction."""
-        try:
-            transaction = self.find(word)
-        finally:
-            if word is None:
-                self.take_note()
+        transaction = self._find_to_end(word)
         current = transaction is self.current
         self._store.transactions.end(transaction)
         if current:
@@ -292,14 +297,11 @@ class Interaction:
     def _failed(self, transaction: Interactive, point: int, error: Error) -> Error:
         """A command failed: nothing of it happens; after some errors the transaction can't go on."""
         transaction.needs = {}
-        if transaction.ended is not None:
-            # Somebody else ended it, while this command waited.
-            if self.broken is error or self.current is None:
-                self.broken = self.broken or transaction.ended
-        elif isinstance(error, FATAL):
-            self._store.transactions.end(transaction, error)
-        else:
-            transaction.undo(point)
+        if transaction.ended is None:  # else somebody ended it while this command waited
+            if isinstance(error, FATAL):
+                self._store.transactions.end(transaction, error)
+            else:
+                transaction.undo(point)
         self._session.depends = transaction.depends
         if isinstance(error, Conflict):
             self._session.depends = self._store.last  # decided by a commit that may be as new as that (C2)
