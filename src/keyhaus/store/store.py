@@ -273,7 +273,7 @@ class Store:
                 raise TransactionTooLarge(size, self._max_bytes)
         else:
             frame = layout.frame(seqno, now, operations, transaction.id)
-            if len(frame) > self._max_bytes:
+            if len(frame) > self._max_bytes and transaction.id is None:  # else each step of it was measured
                 raise TransactionTooLarge(len(frame), self._max_bytes)
             frees = not operations or (operations[0][0] != PUT and all(entry[0] in _FREEING for entry in operations))
             wait = self._room(journal, transaction, len(frame), frees)
