@@ -145,6 +145,22 @@ def test_a_transaction_stays_in_its_database(one: Client, other: Client) -> None
     assert one("GET", "k") is None
 
 
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC", "READONLY"])
+def test_what_is_not_there_is_not_looked_for_outside(one: Client, other: Client, mode: str) -> None:
+    one("BEGIN", mode)
+    if mode != "READONLY":
+        one("FLUSHDB")
+        one("SET", "mine", 1)
+        assert one("SET", "mine", 2, "NX") is None
+        assert one("GETDEL", "k") is None
+    if mode != "PESSIMISTIC":
+        other("SET", "k", "later")
+    assert one("GET", "k") is None
+    one("ROLLBACK")
+    assert other("GET", "mine") is None
+    assert other("GET", "k") == (b"later" if mode != "PESSIMISTIC" else None)
+
+
 # what does not end it
 
 
