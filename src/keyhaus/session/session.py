@@ -245,6 +245,7 @@ class Session:
             wait = tx.gather() if tx.needs else tx.commit()
         except Error as error:
             tx.rollback()
+            tx.let_go()
             self.depends = tx.depends
             return self.failed(error)
         except Exception:
