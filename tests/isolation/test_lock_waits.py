@@ -401,6 +401,7 @@ def test_a_plain_writer_is_not_kept_waiting_either(house: House, one: Client, ot
 
 
 def test_who_has_gone_is_nobody_in_the_queue(one: Client, other: Client, third: Client) -> None:
+    one("CONFIG", "SET", "lock-timeout", 0)
     begin(one, other, third)
     one("GET", "k")
     waiting(other, "SET", "k", 1)
@@ -420,6 +421,7 @@ def test_the_locks_of_one_that_has_gone_are_free(one: Client, other: Client) -> 
 
 
 def test_the_locks_of_one_that_has_gone_while_it_waited_are_free(one: Client, other: Client, third: Client) -> None:
+    one("CONFIG", "SET", "lock-timeout", 0)
     begin(one, other)
     one("LOCK", "a")
     other("LOCK", "b")

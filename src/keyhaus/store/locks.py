@@ -270,7 +270,8 @@ class Locks:
 
     def _enqueue(self, request: Request) -> Wait:
         """The Wait fires once it is granted; it raises Deadlock, LockTimeout, or why its transaction was ended."""
-        wait = request.wait = Wait(self.timeout_ms or None)
+        # A transaction holds locks while it waits: not for a client that is gone.
+        wait = request.wait = Wait(self.timeout_ms or None, outside=not request.owner.plain)
         wait.late = lambda: self._late(request)
         self.waits += 1
         self._number += 1
