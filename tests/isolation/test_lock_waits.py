@@ -1,4 +1,4 @@
-"""Who waits for whose locks, and who does not: plain commands, ranges, queues, deadlocks (T3, T5, T6), at every door."""
+"""Who waits for whose locks, and who does not: plain commands, ranges, queues, deadlocks (T3, T5, T6), at each door."""
 
 from __future__ import annotations
 
