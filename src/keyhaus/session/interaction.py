@@ -288,14 +288,11 @@ class Interaction:
     def _failed(self, transaction: Interactive, point: int, error: Error) -> Error:
         """A command failed: nothing of it happens; after some errors the transaction can't go on."""
         transaction.needs = {}
-        if transaction.ended is not None:
-            # Somebody else ended it, while this command waited.
-            if self.broken is error or self.current is None:
-                self.broken = self.broken or transaction.ended
-        elif isinstance(error, FATAL):
-            self._store.transactions.end(transaction, error)
-        else:
-            transaction.undo(point)
+        if transaction.ended is None:  # else somebody ended it while this command waited
+            if isinstance(error, FATAL):
+                self._store.transactions.end(transaction, error)
+            else:
+                transaction.undo(point)
         self._session.depends = transaction.depends
         if isinstance(error, Conflict):
             self._session.depends = self._store.last  # decided by a commit that may be as new as that (C2)

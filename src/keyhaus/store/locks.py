@@ -284,7 +284,8 @@ class Locks:
             left_ms -= (self.monotonic_ns() - request.owner.since_ns) / 1e6
             if left_ms <= 0:
                 raise self._late(request)
-        wait = request.wait = Wait(left_ms or None, outside=True)
+        # A transaction holds locks while it waits: not for a client that is gone.
+        wait = request.wait = Wait(left_ms or None, outside=not request.owner.plain)
         wait.late = lambda: self._late(request)
         self.waits += 1
         self._number += 1

@@ -17,7 +17,7 @@ from keyhaus.core.limits import OUTCOMES_MAX
 from keyhaus.store.layout import ID_BYTES
 
 PREFIX: Final = "tx-"
-ROLLED_BACK: Final = 0
+ROLLED_BACK: Final = -1  # beside seqnos, of which 0 is that of a store without any commit
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
@@ -108,7 +108,7 @@ class Outcomes:
         """The seqno of its commit, or `rolledback`, `unknown`, `expired`."""
         end = self._ends.get(number)
         if end is not None:
-            return end or "rolledback"
+            return "rolledback" if end == ROLLED_BACK else end
         return "expired" if begun_ms(number) <= self.forgotten_ms else "unknown"
 
     def take(self) -> list[tuple[bytes, int | None]]:
