@@ -164,6 +164,11 @@ class OsLock:
 
     def release(self) -> None:
         self._note("\n")
+        fcntl.flock(self._directory, fcntl.LOCK_UN)  # a forked child may have the descriptor too
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: the directory stays taken for the parent, and only for as long as that lives."""
         os.close(self._file)
         os.close(self._directory)
 

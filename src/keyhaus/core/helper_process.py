@@ -91,6 +91,12 @@ class HelperProcess:
         """Ends the process as a crash would; its calls get their HelperLost."""
         self._process.kill()
 
+    def forget(self) -> None:
+        """In a forked child: the process is the parent's alone, and is to notice its end."""
+        if self._lost is None:
+            self._lost = "the helper process is the parent's"
+            self._socket.close()
+
     def _post(self, message: tuple[Any, ...]) -> None:
         body = self._encoder.encode(message)
         self._output += (HEAD.pack(len(body)), body)
