@@ -20,6 +20,7 @@ from keyhaus.embedded.turns import Turns
 from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
 
+NOT_OURS: Final = "the database belongs to the process that opened it, not to its forked child: open it after a fork"
 PROTOCOL: Final = 3  # replies with all their types
 
 
@@ -293,6 +294,4 @@ class Caller:
         self._enter = self._refuse_child
 
     def _refuse_child(self) -> None:
-        raise Closed(
-            "the database belongs to the process that opened it, not to its forked child: open it after a fork"
-        )
+        raise Closed(NOT_OURS)

@@ -23,7 +23,7 @@ from keyhaus.core.errors import Closed, StorageError, UserError
 from keyhaus.core.settings import TABLE, Settings, check, parse
 from keyhaus.core.wait import Wait
 from keyhaus.embedded.access import Access
-from keyhaus.embedded.caller import Caller
+from keyhaus.embedded.caller import NOT_OURS, Caller
 from keyhaus.embedded.interrupts import MAIN, place_of_this_thread
 from keyhaus.embedded.spawn import TurnSpawn
 from keyhaus.embedded.transactions import RETRIES, Transaction, begin_words, run_again
@@ -295,7 +295,7 @@ class Database(Access):
         """In a forked child: all of it is the parent's."""
         for caller in self._callers:
             caller.forget()
-        self._refusal = "the database belongs to the process that opened it: open it after a fork"
+        self._refusal = NOT_OURS
         self._spawn.forget()
         if self._lock is not None:
             self._lock.forget()
