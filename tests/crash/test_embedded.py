@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
-from keyhaus.core.errors import Poisoned, StorageError
+from keyhaus.core.errors import Closed, Poisoned, StorageError
 from keyhaus.embedded.caller import NOT_OURS, Caller, CallerSession
 from keyhaus.embedded.database import Database, open_database
 from keyhaus.embedded.turns import Turns
@@ -137,6 +137,14 @@ def test_a_base_that_dies_is_started_again(tmp_path: Path) -> None:
 # groups
 
 
+def refused(database: Database) -> bool:
+    try:
+        database.get("never")
+    except Closed:
+        return True
+    return False
+
+
 def put_all(database: Database) -> list[Running]:
     return [Running(database.put, f"k{thread}", thread) for thread in range(THREADS)]
 
@@ -191,6 +199,22 @@ def test_a_reply_waits_for_its_sync_and_holds_up_no_other(tmp_path: Path) -> Non
         disk.shut()
         waits_for_gate(database)
         disk.let_go()
+
+
+def test_the_end_lets_those_return_who_wait_for_the_disk(tmp_path: Path) -> None:
+    with gated_database(tmp_path) as (database, disk):
+        disk.shut()
+        writers = put_all(database)
+        until(lambda: executed(database) == THREADS)
+        end = Running(database.close)
+        until(lambda: refused(database))
+        assert all(running.is_alive() for running in (*writers, end))
+        disk.let_go()
+        for running in (*writers, end):
+            running.result()
+    with open_database(tmp_path) as database:
+        assert database.execute("DBSIZE") == THREADS
+        assert database._store.recovered is not None and database._store.recovered.rewritten == 0
 
 
 def waits_for_gate(database: Database) -> None:

@@ -7,9 +7,8 @@ own. Then it is woken: by who fires what it waits for, or by who moves the journ
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 from keyhaus.core.errors import Closed, Error, LimitExceeded, Poisoned, StorageError
@@ -104,26 +103,10 @@ class Caller:
             Error: There is none.
         """
         name: bytes = self.execute(args)
-        with self.turn():
+        with self._turns.taken(self._place):
             if self._session is not None:
                 self._session.interaction.current = None
         return name
-
-    @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """The database's turn, for the length of a `with`."""
-        place = self._place
-        place.inside = True
-        try:
-            self._enter()
-            try:
-                yield
-            finally:
-                self._turns.leave()
-        finally:
-            place.inside = False
-            if place.pending:
-                place.deliver()
 
     def _run(self, args: list[bytes]) -> Any:
         """The reply; `waits_for_mark` says whether it is to be held. The thread has the turn before and after."""

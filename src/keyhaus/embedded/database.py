@@ -24,7 +24,7 @@ from keyhaus.core.settings import TABLE, Settings, check, parse
 from keyhaus.core.wait import Wait
 from keyhaus.embedded.access import Access
 from keyhaus.embedded.caller import NOT_OURS, Caller
-from keyhaus.embedded.interrupts import MAIN, place_of_this_thread
+from keyhaus.embedded.interrupts import MAIN, Place, place_of_this_thread
 from keyhaus.embedded.spawn import TurnSpawn
 from keyhaus.embedded.transactions import RETRIES, Transaction, begin_words, run_again
 from keyhaus.embedded.turns import Turns
@@ -111,12 +111,11 @@ class Database(Access):
         self._tickets = _Tickets()
         self._callers: set[Caller] = set()
         self._refusal: str | None = None
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # a signal handler may come in between with a second one
         self._closed = False
         self._stopped: threading.Event | None = None
         self._failure: BaseException | None = None
         self._turns = Turns()
-        self._turns.on_torn = self._tear
         self._lock: OsLock | None = opening.take(settings)
         self._spawn = TurnSpawn(self._turns)
         MAIN.guard()
@@ -127,6 +126,7 @@ class Database(Access):
             raise
         self._hub = Hub(self._store, settings, SystemClock(), secrets.token_hex(20))
         self._hub.own_facts = lambda: {"fast_lane": "none", "executable": sys.executable}
+        self._turns.on_torn = self._tear
         atexit.register(self.close)
         _OPEN.add(self)
 
@@ -159,8 +159,9 @@ class Database(Access):
         if ticket is None:
             if self._refusal is not None:
                 raise Closed(self._refusal)
-            caller = Caller(self._hub, self._turns, place_of_this_thread())
-            with caller.turn():
+            place = place_of_this_thread()
+            caller = Caller(self._hub, self._turns, place)
+            with self._turns.taken(place):
                 self._admit(caller)
             ticket = self._tickets.ticket = _Ticket(caller, self._thread_ends)
         return ticket.caller
@@ -242,18 +243,16 @@ class Database(Access):
         with self._closing:
             if self._closed:
                 return
-            if self._stopped is None:
-                self._stop()
-            assert self._stopped is not None
-            self._stopped.wait()
-            self._closed = True
+            stopped = self._stopped or self._stop(place)
+            stopped.wait()
             self._let_go()
         failure = self._failure
         if failure is not None:
             text = f"the journal could not be closed: {failure}"
             raise failure if isinstance(failure, StorageError) else StorageError(text)
 
-    def _stop(self) -> None:
+    def _stop(self, place: Place) -> threading.Event:
+        """Begins the end; what it gives is set once the journal is closed."""
         self._stopped = stopped = threading.Event()
 
         def closed(error: BaseException | None) -> None:
@@ -261,15 +260,10 @@ class Database(Access):
             self._store.close_ground()
             stopped.set()
 
-        def stop() -> None:
+        with self._turns.taken(place):
             self._refuse("the database is closed")
             self._store.close(closed)
-
-        self._turns.enter()
-        try:
-            stop()
-        finally:
-            self._turns.leave()
+        return stopped
 
     def _refuse(self, why: str) -> None:
         self._refusal = why
@@ -277,6 +271,10 @@ class Database(Access):
             caller.refuse(why)
 
     def _let_go(self) -> None:
+        """Ends the threads and processes, and gives the directory free."""
+        if self._closed:
+            return
+        self._closed = True
         self._spawn.close()
         if self._lock is not None:
             self._lock.release()
@@ -317,6 +315,7 @@ _OPEN: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    MAIN.forget()
     for database in list(_OPEN):
         database._forked()
 

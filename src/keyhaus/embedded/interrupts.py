@@ -71,6 +71,11 @@ class MainPlace(Place):
                 with contextlib.suppress(ValueError):
                     signal.signal(number, handler)
 
+    def forget(self) -> None:
+        """In a forked child, whose main thread is the one that forked."""
+        self.inside = False
+        self.pending.clear()
+
     def deliver(self) -> None:
         while self.pending:
             number = self.pending.pop(0)

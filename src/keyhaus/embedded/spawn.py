@@ -55,6 +55,9 @@ class TurnWorker:
         answer = _tried(job)
         self._running.release()
         self._turns.post(self._done, done, *answer)
+        error = answer[1]
+        if error is not None and not isinstance(error, Exception):
+            raise error  # it is meant for this thread, which only lent itself
 
     def _done(self, done: _Done, result: Any, error: BaseException | None) -> None:
         self._open -= 1

@@ -10,12 +10,15 @@ is done by itself, in place of two switches from thread to thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import Any, Final
+
+from keyhaus.embedded.interrupts import Place
 
 log = logging.getLogger("keyhaus.embedded")
 
@@ -41,6 +44,21 @@ class Turns:
         self.on_late: Callable[[], None] = lambda: None
         self.on_torn: Callable[[BaseException], None] = lambda error: None
 
+    @contextlib.contextmanager
+    def taken(self, place: Place) -> Iterator[None]:
+        """The turn, for the length of a `with` of a thread that is at `place`."""
+        place.inside = True
+        try:
+            self.enter()
+            try:
+                yield
+            finally:
+                self.leave()
+        finally:
+            place.inside = False
+            if place.pending:
+                place.deliver()
+
     def soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Queues; only to be called in the turn."""
         self._queue.append((callback, args))
@@ -61,12 +79,11 @@ class Turns:
             stray, self._stray = self._stray, None
             self._lock.release()
             if stray is not None:
+                self.on_late()
                 raise stray
             if not queue:
                 return
-            now = monotonic_ns()
-            until = until or now + LEAVE_NS
-            if now >= until:
+            if until and monotonic_ns() >= until:
                 return self.on_late()
             if not self._lock.acquire(False):
                 return
@@ -81,7 +98,12 @@ class Turns:
         self._work_off(0)
         self._lends = False
         lent, self._lent = self._lent, None
-        self.leave()
+        try:
+            self.leave()
+        except BaseException:
+            if lent is not None:
+                lent()  # somebody has to
+            raise
         return lent
 
     def lend(self, job: Callable[[], None]) -> bool:
@@ -93,17 +115,15 @@ class Turns:
         return True
 
     def _work_off(self, until: int) -> int:
-        """Calls what is queued, and what that queues, until a time; the time."""
+        """Calls what is queued, and what that queues, until a time (0: LEAVE_NS from now); the time."""
         queue = self._queue
+        until = until or monotonic_ns() + LEAVE_NS
         while queue:
             for _ in range(len(queue)):
                 callback, args = queue.popleft()
                 self.call(callback, *args)
-            if queue:
-                now = monotonic_ns()
-                until = until or now + LEAVE_NS
-                if now >= until:
-                    break
+            if queue and monotonic_ns() >= until:
+                break
         return until
 
     def call(self, callback: Callable[..., object], *args: Any) -> None:
