@@ -1,7 +1,7 @@
-"""keyhaus: a key/value database server, durable before it answers.
+"""keyhaus: a key/value database server, durable before it answers, and the same database within a Python process.
 
-The client library is imported when it is first used, so that a server starts without it. `__init__.pyi` says the same
-to type checkers.
+What is exported is imported when it is first used, so that a server starts without it. `__init__.pyi` says the same to
+type checkers.
 """
 
 from importlib import import_module as _import_module
@@ -17,7 +17,8 @@ _LAZY = {
     "AsyncTransaction": "keyhaus.client.aio.transaction",
     "Client": "keyhaus.client.blocking.client",
     "Transaction": "keyhaus.client.blocking.transaction",
-    "transactional": "keyhaus.client.transactional",
+    "Database": "keyhaus.embedded.database",
+    "transactional": "keyhaus.core.transactional",
     "ConnectionLost": "keyhaus.client.errors",
     "OutcomeUnknown": "keyhaus.client.errors",
     **dict.fromkeys(_ERRORS, "keyhaus.core.errors"),
@@ -25,6 +26,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "open":  # under its own name it would hide the built-in one there
+        return _import_module("keyhaus.embedded.database").open_database
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -33,4 +36,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, "open"})

@@ -1,10 +1,11 @@
+from collections.abc import Callable
+
 from keyhaus.client.aio.client import AsyncClient as AsyncClient
 from keyhaus.client.aio.transaction import AsyncTransaction as AsyncTransaction
 from keyhaus.client.blocking.client import Client as Client
 from keyhaus.client.blocking.transaction import Transaction as Transaction
 from keyhaus.client.errors import ConnectionLost as ConnectionLost
 from keyhaus.client.errors import OutcomeUnknown as OutcomeUnknown
-from keyhaus.client.transactional import transactional as transactional
 from keyhaus.core.errors import Conflict as Conflict
 from keyhaus.core.errors import Deadlock as Deadlock
 from keyhaus.core.errors import DiskFull as DiskFull
@@ -19,5 +20,10 @@ from keyhaus.core.errors import TransactionTooLarge as TransactionTooLarge
 from keyhaus.core.errors import UnknownTransaction as UnknownTransaction
 from keyhaus.core.errors import UserError as UserError
 from keyhaus.core.errors import WrongType as WrongType
+from keyhaus.core.transactional import transactional as transactional
+from keyhaus.embedded.database import Database as Database
 
 __version__: str
+
+# `open` is what this gives: under its own name it would hide the built-in one.
+def __getattr__(name: str) -> Callable[..., Database]: ...

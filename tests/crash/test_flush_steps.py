@@ -18,9 +18,9 @@ import pytest
 import uvloop
 
 from keyhaus.core.disk import OsDisk
+from keyhaus.core.helper_process import HelperProcess
 from keyhaus.core.settings import Settings
 from keyhaus.core.wait import Wait
-from keyhaus.server.helper_process import HelperProcess
 from keyhaus.server.spawn import LoopSpawn
 from keyhaus.store.ground import Ground
 from keyhaus.store.record import value_of

@@ -264,6 +264,18 @@ def test_the_python_of_the_page_on_the_python_client_is_real(
     assert client.mget("account:a", "account:b", "account:c") == [b"70", b"15", b"15"]
 
 
+def test_the_python_of_the_page_on_embedding_is_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = _blocks("docs/how-to/embedded.md", "python")
+    for block in blocks:
+        exec(block, names)
+    shown = [line.split("  # ")[1] for line in "".join(blocks).splitlines() if "print(" in line]
+    assert capsys.readouterr().out.splitlines() == shown
+
+
 def test_the_page_on_info_has_each_field_and_no_other(tmp_path: Path) -> None:
     page = (_ROOT / "docs" / "reference" / "info.md").read_text()
     own, _, others = page.partition("## The other sections")

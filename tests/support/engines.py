@@ -14,11 +14,11 @@ import msgspec
 import uvloop
 
 from keyhaus.core.disk import Disk, OsDisk
+from keyhaus.core.helper_process import HelperProcess
 from keyhaus.engines.base import Change, Engine, Row, RunWriter
 from keyhaus.engines.model import ModelEngine, ModelRunWriter
 from keyhaus.engines.rocksdb import RocksEngine, RocksRunWriter
 from keyhaus.engines.rocksdb_options import RocksOptions
-from keyhaus.server.helper_process import HelperProcess
 from tests.support.simulation import SimulatedDisk
 
 # Small files and an early compaction, so that a test's few rows meet what years of use meet.

@@ -87,8 +87,8 @@ class GatedDisk(OsDisk):
     def open(self, name: str, *, create: bool = False) -> OsFile:
         return GatedFile(self, name, create)
 
-    @staticmethod
-    def journals(name: str) -> bool:
+    def journals(self, name: str) -> bool:
+        """Whether it is the journal that now writes to a file, or syncs it."""
         thread = threading.current_thread().name
         return name.endswith(".segment") and thread in ("journal-writer", "journal-syncer")
 

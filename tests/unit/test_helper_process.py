@@ -17,9 +17,9 @@ import pytest
 import uvloop
 
 from keyhaus.core.errors import Corruption, StorageError
+from keyhaus.core.helper_process import BACKGROUND_NICENESS, HelperProcess
 from keyhaus.core.spawn import HelperLost
-from keyhaus.server.helper_process import HelperProcess
-from keyhaus.server.spawn import BACKGROUND_NICENESS, LoopSpawn
+from keyhaus.server.spawn import LoopSpawn
 
 TARGET = "tests.support.called:Target"
 
@@ -216,7 +216,7 @@ def test_it_has_a_name_and_a_niceness_and_imports_nothing_of_the_working_directo
 def test_a_lost_process_leaves_no_call_without_an_answer(
     run: Any, loop: asyncio.AbstractEventLoop, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyhaus.server.helper_process.END_SECONDS", 0.2)
+    monkeypatch.setattr("keyhaus.core.helper_process.END_SECONDS", 0.2)
 
     async def story() -> None:
         caller = Caller(loop)
@@ -290,7 +290,7 @@ def test_a_fault_of_who_asked_costs_nobody_else_an_answer(run: Any, loop: asynci
 
 PARENT = """
 import asyncio, sys
-from keyhaus.server.helper_process import HelperProcess
+from keyhaus.core.helper_process import BACKGROUND_NICENESS, HelperProcess
 async def main():
     loop = asyncio.get_running_loop()
     helper = HelperProcess(loop, "orphan", "tests.support.called:Target", ())

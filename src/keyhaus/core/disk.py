@@ -151,10 +151,11 @@ class OsLock:
             os.close(self._directory)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise StorageError(
-                f"{directory.resolve()} is in use by process {holder or 'unknown'}: stop it first, or use another "
-                "directory"
-            ) from None
+            if holder == str(os.getpid()):
+                text = "is open in this process already: close it first"
+            else:
+                text = f"is in use by process {holder or 'unknown'}: stop it first"
+            raise StorageError(f"{directory.resolve()} {text}, or use another directory") from None
         self._note(f"{os.getpid()}\n")
 
     def _note(self, holder: str) -> None:
@@ -163,6 +164,11 @@ class OsLock:
 
     def release(self) -> None:
         self._note("\n")
+        fcntl.flock(self._directory, fcntl.LOCK_UN)  # a forked child may have the descriptor too
+        self.forget()
+
+    def forget(self) -> None:
+        """In a forked child: the directory stays taken for the parent, and only for as long as that lives."""
         os.close(self._file)
         os.close(self._directory)
 

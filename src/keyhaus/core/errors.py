@@ -191,11 +191,13 @@ class OtherFormat(StorageError):
 
     Attributes:
         file: The file.
+        found, expected: The version that it has, and the one that this release reads.
         newer: Whether a later release wrote it.
     """
 
     def __init__(self, file: str, found: int, expected: int) -> None:
-        self.file, self.newer = file, found > expected
+        self.file, self.found, self.expected = file, found, expected
+        self.newer = found > expected
         whose = "a newer release wrote it" if self.newer else "no release wrote it, only a version in development"
         super().__init__(f"{file} has format {found}, this release reads format {expected}: {whose}")
 

@@ -43,6 +43,7 @@ log = logging.getLogger("keyhaus.journal")
 
 IDLE_MS: Final = 50
 EVERYSEC_MS: Final = 1000
+WRITER: Final = "journal-writer"  # the worker whose jobs replies wait for
 
 
 @dataclass
@@ -136,7 +137,7 @@ class Journal:
         self._fits = 0
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
-        self._writer, self._syncer = spawn.worker("journal-writer"), spawn.worker("journal-syncer")
+        self._writer, self._syncer = spawn.worker(WRITER), spawn.worker("journal-syncer")
         self.closed = ClosedSegments(
             self, spawn, dict(started.sizes), max_bytes, retain_bytes, archive, self._ask_for_turn
         )

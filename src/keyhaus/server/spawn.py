@@ -9,10 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from keyhaus.core.helper_process import BACKGROUND_NICENESS, HelperProcess
 from keyhaus.core.spawn import Timer, random_bytes
-from keyhaus.server.helper_process import HelperProcess
-
-BACKGROUND_NICENESS = 10
 
 _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 

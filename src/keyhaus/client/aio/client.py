@@ -11,7 +11,6 @@ from keyhaus.client.aio.commands import AsyncCommands
 from keyhaus.client.aio.connections import Connections
 from keyhaus.client.aio.driver import sleep
 from keyhaus.client.aio.transaction import AsyncTransaction, Outcome, final_outcome
-from keyhaus.client.backoff import pause
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.client.words import (
     READS,
@@ -24,6 +23,7 @@ from keyhaus.client.words import (
     request,
 )
 from keyhaus.core.errors import Error
+from keyhaus.core.transactional import pause
 
 T = TypeVar("T")
 

@@ -18,10 +18,10 @@ from typing import Any, Literal, TypeAlias
 from keyhaus.client.aio.commands import AsyncCommands
 from keyhaus.client.aio.connections import Connection, Connections
 from keyhaus.client.aio.driver import Lock, sleep
-from keyhaus.client.backoff import pause
 from keyhaus.client.errors import ENDING, ConnectionLost, OutcomeUnknown, TransactionEnded
 from keyhaus.client.words import Word, request
 from keyhaus.core.errors import Conflict, Error, UnknownTransaction
+from keyhaus.core.transactional import pause
 
 Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
 

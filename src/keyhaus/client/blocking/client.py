@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from keyhaus.client.address import DEFAULT_URL, parse_url
-from keyhaus.client.backoff import pause
 from keyhaus.client.blocking.commands import Commands
 from keyhaus.client.blocking.connections import Connections
 from keyhaus.client.blocking.driver import sleep
@@ -25,6 +24,7 @@ from keyhaus.client.words import (
     request,
 )
 from keyhaus.core.errors import Error
+from keyhaus.core.transactional import pause
 
 T = TypeVar("T")
 

@@ -16,13 +16,13 @@ import time
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from keyhaus.client.backoff import pause
 from keyhaus.client.blocking.commands import Commands
 from keyhaus.client.blocking.connections import Connection, Connections
 from keyhaus.client.blocking.driver import Lock, sleep
 from keyhaus.client.errors import ENDING, ConnectionLost, OutcomeUnknown, TransactionEnded
 from keyhaus.client.words import Word, request
 from keyhaus.core.errors import Conflict, Error, UnknownTransaction
+from keyhaus.core.transactional import pause
 
 Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
 

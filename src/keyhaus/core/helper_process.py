@@ -1,12 +1,11 @@
 """The parent's side of a helper process; `keyhaus.core.helper` is the other side, and has the form of the frames.
 
-Everything happens in the loop's turn, without blocking: calls of one turn leave in one write, answers are handed over
+Everything happens in the owner's turn, without blocking: calls of one turn leave in one write, answers are handed over
 as they come. Tuples arrive over there as lists, and results come back as MessagePack decodes them: lists for tuples.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -16,13 +15,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from keyhaus.core.helper import HEAD, READ_BYTES, Frames, unpacked_error
 from keyhaus.core.spawn import HelperLost
 
+BACKGROUND_NICENESS: Final = 10
 READS_A_TURN: Final = 4
 END_SECONDS: Final = 5.0  # how long it may take to end by itself before it is killed
 _LARGE_BYTES: Final = 1 << 16  # arguments from this size on are not copied once more to stand in one write with others
@@ -33,16 +33,31 @@ _Done: TypeAlias = Callable[[Any, BaseException | None], None]
 _logger = logging.getLogger(__name__)
 
 
+class Reactor(Protocol):
+    """Whose turns a helper's parent lives in: an event loop of asyncio's, or what has these methods of one."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def add_reader(self, fd: int, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def remove_reader(self, fd: int) -> object: ...
+
+    def add_writer(self, fd: int, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def remove_writer(self, fd: int) -> object: ...
+
+    def call_exception_handler(self, context: dict[str, Any]) -> object: ...
+
+
 class HelperProcess:
-    """`core.spawn.Helper` over a process and an asyncio loop.
+    """`core.spawn.Helper` over a process.
 
     Attributes:
         pid: The process.
+        ended: Set once it is gone.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, name: str, factory: str, args: tuple[Any, ...], niceness: int = 0
-    ) -> None:
+    def __init__(self, loop: Reactor, name: str, factory: str, args: tuple[Any, ...], niceness: int = 0) -> None:
         self._loop, self._name = loop, name
         self._encoder = msgspec.msgpack.Encoder()
         self._frames = Frames()
@@ -53,6 +68,7 @@ class HelperProcess:
         self._lost: str | None = None
         self._socket, self._process = _start(name, _BACKGROUND if niceness else {})
         self.pid = self._process.pid
+        self.ended = threading.Event()
         if niceness:
             # At once: the start of an interpreter takes as long as a small flush.
             with contextlib.suppress(ProcessLookupError):
@@ -74,6 +90,12 @@ class HelperProcess:
     def kill(self) -> None:
         """Ends the process as a crash would; its calls get their HelperLost."""
         self._process.kill()
+
+    def forget(self) -> None:
+        """In a forked child: the process is the parent's alone, and is to notice its end."""
+        if self._lost is None:
+            self._lost = "the helper process is the parent's"
+            self._socket.close()
 
     def _post(self, message: tuple[Any, ...]) -> None:
         body = self._encoder.encode(message)
@@ -167,7 +189,21 @@ class HelperProcess:
         while self._calls:
             self._loop.call_soon(self._calls.popleft(), None, HelperLost(reason))
         # Not a daemon: a server that has ended leaves no process behind that still holds its directory.
-        threading.Thread(target=_reap, args=(self._process, self._name), name=f"{self._name}-end").start()
+        threading.Thread(target=self._reap, name=f"{self._name}-end").start()
+
+    def _reap(self) -> None:
+        process = self._process
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+        if process.returncode:
+            _logger.warning(
+                "the helper process %s (%d) ended with status %d", self._name, process.pid, process.returncode
+            )
+        self.ended.set()
 
 
 def _start(name: str, environment: dict[str, str]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
@@ -183,14 +219,3 @@ def _start(name: str, environment: dict[str, str]) -> tuple[socket.socket, subpr
             env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
     return ours, process
-
-
-def _reap(process: subprocess.Popen[bytes], name: str) -> None:
-    try:
-        process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
-    if process.returncode:
-        _logger.warning("the helper process %s (%d) ended with status %d", name, process.pid, process.returncode)

@@ -1,0 +1,127 @@
+"""Transactions of an embedded database: `with`, and functions that are run again where others came in between."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from keyhaus.core.errors import Error, UserError
+from keyhaus.core.transactional import pause
+from keyhaus.embedded.access import Access, Word, as_bytes
+from keyhaus.session.interaction import FATAL
+
+if TYPE_CHECKING:
+    from keyhaus.embedded.database import Database
+
+RETRIES: Final = 20
+# No network lies between: what stands in the way is gone sooner.
+FIRST_SECONDS: Final = 0.001
+SECONDS_MAX: Final = 0.1
+
+_Result = TypeVar("_Result")
+
+
+class Transaction(Access):
+    """A transaction, from the `with` that begins it to its end.
+
+    It commits at the end of the `with`, or rolls back where that ends with an exception. It belongs to the thread that
+    began it; one thread may have several. `execute` takes commands that read or write data.
+
+    Attributes:
+        id: As the table's commands name it (TRANSACTION STATUS, …); empty before it is begun.
+        seqno: The number of its commit, once it is committed.
+    """
+
+    def __init__(self, database: Database, begin: list[bytes]) -> None:
+        self._database, self._begin = database, begin
+        self._id = b""
+        self._failure: Error | None = None  # why it can't go on
+        self._ended = False
+        self.seqno: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self._id.decode()
+
+    def __enter__(self) -> Transaction:
+        if self._id:
+            raise RuntimeError("a transaction is begun once")
+        self._id = self._database._begin(self._begin)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._ended:
+            return
+        if kind is None:
+            self.commit()
+        else:
+            with contextlib.suppress(Error):  # it may be gone already
+                self.rollback()
+
+    def lock(self, *keys: Word) -> None:
+        """Locks keys before they are read, as one that will write them; for pessimistic transactions. Raises Error."""
+        self._execute([b"LOCK", *map(as_bytes, keys)])
+
+    def commit(self) -> int:
+        """Makes it happen; its sequence number, once the commit is as durable as it was asked to be.
+
+        Raises:
+            TransactionError: Nothing of it has happened. Where it is retryable, all of it may be run again.
+            Poisoned: It may have happened: the disk failed. TRANSACTION STATUS says more after a restart.
+        """
+        self._ended = True
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        try:
+            seqno: int = self._database._execute([b"COMMIT", self._id, b"WITHSEQNO"])
+        except Error as error:
+            if not isinstance(error, FATAL):
+                with contextlib.suppress(Error):
+                    self.rollback()
+            raise
+        self.seqno = seqno
+        return seqno
+
+    def rollback(self) -> None:
+        """Gives it up: nothing of it happens. Raises UnknownTransaction where it has ended."""
+        self._ended = True
+        self._database._execute([b"ROLLBACK", self._id])
+
+    def _execute(self, args: list[bytes]) -> Any:
+        try:
+            return self._database._execute([b"TX", self._id, *args])
+        except FATAL as error:
+            self._failure = error
+            raise
+
+
+def begin_words(mode: str, durability: str | None, timeout_ms: int | None) -> list[bytes]:
+    """The BEGIN of a transaction. Raises UserError."""
+    if mode.lower() not in ("pessimistic", "optimistic", "readonly"):
+        raise UserError("a transaction's mode is pessimistic, optimistic or readonly")
+    args = [b"BEGIN", mode.encode()]
+    if durability is not None:
+        args += (b"DURABILITY", durability.encode())
+    if timeout_ms is not None:
+        args += (b"TIMEOUT", b"%d" % timeout_ms)
+    return args
+
+
+def run_again(attempt: Callable[[], _Result], retries: int, sleep: Callable[[float], None] = time.sleep) -> _Result:
+    """The result of an attempt, which is made again after retryable errors, up to so many times more."""
+    if retries < 0:
+        raise ValueError("retries are counted from 0")
+    failures = 0
+    while True:
+        try:
+            return attempt()
+        except Error as error:
+            failures += 1
+            if not error.retryable or failures > retries:
+                raise
+        sleep(pause(failures, FIRST_SECONDS, SECONDS_MAX))
