@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import keyhaus
+from keyhaus.core.disk import OsDisk
 from keyhaus.core.errors import (
     Closed,
     Corruption,
@@ -32,7 +33,7 @@ from tests.support.embedded import SMALL, Running, fields, until, waiting
 
 @pytest.fixture
 def database() -> Iterator[Database]:
-    with open_database(engine="memory") as database:
+    with open_database(engine="memory", lock_timeout=0) as database:
         yield database
 
 
@@ -178,6 +179,14 @@ def test_a_directory_is_open_once(tmp_path: Path) -> None:
         database.put("k", "v")
     with open_database(tmp_path) as database:
         assert database.get("k") == b"v"
+
+
+def test_a_directory_that_is_let_go_is_free_whoever_inherited_it(tmp_path: Path) -> None:
+    lock = OsDisk(tmp_path).lock("LOCK")
+    inherited = os.dup(lock._directory)
+    lock.release()
+    OsDisk(tmp_path).lock("LOCK").release()
+    os.close(inherited)
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

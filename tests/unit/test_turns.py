@@ -106,18 +106,21 @@ def test_jobs_of_a_worker_follow_each_other_whoever_does_them(turns: Turns, seed
     running = threading.Lock()
     by: list[str] = []
     order: list[int] = []
+    errors: list[BaseException] = []
     numbers = iter(range(10_000))
 
     def job() -> int:
         assert running.acquire(False), "two at once"
         by.append(threading.current_thread().name)
         number = next(numbers)
+        time.sleep(0.0001)  # others come in between
         running.release()
         return number
 
     def done(result: int, error: BaseException | None) -> None:
-        assert error is None
         order.append(result)
+        if error is not None:
+            errors.append(error)
 
     def submit(number: int) -> None:
         generator = random.Random(seed + number)
@@ -133,7 +136,8 @@ def test_jobs_of_a_worker_follow_each_other_whoever_does_them(turns: Turns, seed
     for thread in threads:
         thread.result()
     worker.close()
-    until(lambda: len(order) == len(by))
+    until(lambda: len(order) == len(by) + len(errors))
+    assert errors == []
     assert order == sorted(order)
     assert 800 < len(order) == next(numbers)
     assert "tested" in by and len(set(by)) > 1
