@@ -95,6 +95,10 @@ class Wire:
         self.send(list(words))
         return self.receive()
 
+    def say_no_more(self) -> None:
+        """Ends the client's side; what the server still has to say can be received."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         self._socket.close()
 
