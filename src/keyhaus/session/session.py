@@ -41,6 +41,7 @@ WORD_OVERHEAD = 40  # of a bytes object and its place in a list
 # The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
 _KNOWN: dict[bytes, CommandSpec] = {}
 _KNOWN_MAX = 4096
+_AS_ANY_OTHER = object()  # no reply: None is one
 _NO_WAIT = Wait()
 _NO_WAIT.fire()
 # What Redis never refuses for want of memory inside MULTI: all else would let the queue grow.
@@ -109,7 +110,7 @@ class Session:
         self.spec = spec
         if self._evictor.limit and (result := self._make_room(spec, args)) is not None:
             return result
-        if self.diverts and (result := self._divert(spec, args)) is not None:
+        if self.diverts and (result := self._divert(spec, args)) is not _AS_ANY_OTHER:
             return result
         tx = self._tx
         tx.depends = tx.started = 0
@@ -134,16 +135,16 @@ class Session:
         return self._step()
 
     def _divert(self, spec: CommandSpec, args: list[bytes]) -> Any:
-        """In MULTI, or once there was a BEGIN: what `execute` gives, or None where the request runs as any other."""
+        """In MULTI, or once there was a BEGIN: what `execute` gives, or that the request runs as any other."""
         self.asks = None
         if self.in_multi:
             if spec.controls:
-                return None
+                return _AS_ANY_OTHER
             self.depends = 0
             return self._enqueue(spec, args)
         interaction = self._interaction
         if interaction is None or spec.inside is None or (interaction.current is None and interaction.broken is None):
-            return None
+            return _AS_ANY_OTHER
         try:
             transaction = interaction.divert(spec)
         except Error as error:
