@@ -289,9 +289,7 @@ class Interaction:
         """A command failed: nothing of it happens; after some errors the transaction can't go on."""
         transaction.needs = {}
         if transaction.ended is not None:
-            # Somebody else ended it, while this command waited.
-            if self.broken is error or self.current is None:
-                self.broken = self.broken or transaction.ended
+            pass  # somebody else ended it, while this command waited
         elif isinstance(error, FATAL):
             self._store.transactions.end(transaction, error)
         else:
