@@ -42,3 +42,29 @@ def test_who_ends_another_one_takes_note_of_nothing(sessions: Sessions) -> None:
     sessions.pass_ms(1000)
     assert client("ROLLBACK", other) == "OK"
     client.raises("NOTX", "GET", "k")
+
+
+def test_the_end_of_a_parked_one_is_no_matter_of_plain_commands(sessions: Sessions) -> None:
+    client, other = sessions.connect(), sessions.connect()
+    other("BEGIN")
+    other("SET", "b", "1")
+    parked = client("BEGIN")
+    client("BEGIN")
+    client("COMMIT")
+    client("TX", parked, "SET", "a", "1")
+    other.send("GET", "a")
+    client.raises("DEADLOCK", "TX", parked, "GET", "b")
+    assert client("SET", "c", "1") == "OK"
+
+
+def test_the_victim_of_its_own_request_takes_no_memory_any_more(sessions: Sessions) -> None:
+    client, other = sessions.connect(), sessions.connect()
+    other("BEGIN")
+    other("SET", "b", "1")
+    client("BEGIN")
+    client("SET", "a", "1")
+    other.send("GET", "a")
+    client.raises("DEADLOCK", "GET", "b")
+    sessions.settle()
+    other("COMMIT")
+    assert sessions.store.transactions.bytes == 0

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from keyhaus.core.errors import SnapshotTooOld
+from keyhaus.store.locks import Client
 from keyhaus.store.record import value_of
 from keyhaus.store.snapshot import Snapshot
 from keyhaus.store.transaction import Transaction
@@ -165,6 +166,23 @@ def test_an_idle_snapshot_ends_by_its_age_and_no_other_does() -> None:
     assert value_of(it.until(it.driven(young.get(0, b"a")))) == b"1"
     old.close()
     young.close()
+    nothing_is_kept(it)
+
+
+def test_a_transaction_may_end_while_its_keys_are_counted() -> None:
+    it = BasedStore(cache_bytes=0)
+    for key in (b"a", b"b"):
+        it.soon(it.put(key, b"1"))
+    it.flush()
+    it.settle()
+    it.soon(it.put(b"a", b"2"))  # nobody knows whether the base has it
+    transaction = it.store.transactions.begin("readonly", 0, Client())
+    transaction.enter(False)
+    transaction.count()
+    counted = transaction.gather()
+    it.store.transactions.end(transaction)
+    it.settle()
+    assert counted.fired
     nothing_is_kept(it)
 
 

@@ -22,6 +22,7 @@ from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
 from keyhaus.store.keyspace import ENTRY_BYTES
 from keyhaus.store.store import Store
+from tests.support.sessions import Sessions
 from tests.support.turns import ManualClock, ManualSpawn
 
 LIMIT = 300_000
@@ -477,3 +478,18 @@ def test_redis_names_are_other_names() -> None:
     assert cache.run("CONFIG", "SET", "maxmemory", "1mb", "max-memory-samples", 10) == "OK"
     assert cache.run("CONFIG", "GET", "maxmemory") == {b"maxmemory": b"1048576"}
     assert "duplicate" in str(cache.run("CONFIG", "SET", "maxmemory", 1, "max-memory", 2))
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "volatile-ttl"])
+def test_eviction_gives_up_where_all_keys_are_locked_and_goes_on_once_they_are_not(policy: str) -> None:
+    sessions = Sessions(max_memory_policy=policy)
+    client, other = sessions.connect(), sessions.connect()
+    client("SET", "k", "v", *(["EX", "100"] if policy == "volatile-ttl" else []))
+    client("BEGIN")
+    client("GET", "k")
+    sessions.settings.put("max-memory", 1)
+    sessions.settle()
+    other.raises("OOM", "SET", "l", "v")
+    client("ROLLBACK")
+    assert other("SET", "l", "v") == "OK"
+    assert other("GET", "k") is None

@@ -252,8 +252,8 @@ class Interaction:
             while transaction.needs:
                 if transaction.ended is not None:
                     raise transaction.ended
-                needed = transaction.gather()
                 transaction.undo(point)
+                needed = transaction.gather()  # it may die of a deadlock here, and then takes nothing any more
                 transaction.needs = {}
                 await needed
                 transaction.enter(spec.inside == "writes")

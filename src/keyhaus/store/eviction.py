@@ -65,6 +65,7 @@ class Evictor:
         self._used = 0
         self._low = _NEVER  # the least that the data took since it is too much
         self._going_on = False
+        self._passed_over = False  # whether locked keys were in the way of the last step
         self._wait = Wait()
         store.views.dress = self._dress
         settings = store.settings
@@ -162,7 +163,7 @@ class Evictor:
     def _step(self) -> None:
         limit = self.limit
         used = self.used()
-        full = False
+        full = self._passed_over = False
         for _ in range(EVICTION_STEP_KEYS):
             if used <= limit:
                 break
@@ -173,7 +174,8 @@ class Evictor:
         self._used, self.full = used, full
         self._low = max(limit, min(self._low, used))
         going_on = used > limit and not full
-        self._checked = -1 if going_on else self._store.last
+        # Locks may be freed without a commit, so where some were in the way the next command looks again.
+        self._checked = -1 if going_on or (full and self._passed_over) else self._store.last
         if going_on and not self._going_on:
             self._going_on = True
             self._store.spawn.soon(self._go_on)
@@ -220,6 +222,7 @@ class Evictor:
             self.evicted_keys += 1
         else:
             transaction.rollback()
+            self._passed_over = True
         return done
 
     def _give_up_next(self) -> bool:
@@ -245,6 +248,7 @@ class Evictor:
             where.pop_deadline()
         for where, key in locked:
             where.still_due([key])
+        self._passed_over = self._passed_over or bool(locked)
         return given_up
 
     def _locked(self, space: Keyspace, key: bytes) -> bool:
@@ -255,7 +259,8 @@ class Evictor:
     def _least_used(self, measure: Measure) -> tuple[Keyspace, bytes] | None:
         """The best candidate of these samples and the ones before, as it stands now."""
         spaces, pool = self._store.spaces, self._pool
-        while True:
+        locked = 0
+        while locked < EVICTION_STEP_KEYS:
             there = False
             for space in spaces:
                 if space.added:
@@ -266,10 +271,14 @@ class Evictor:
                 record = space.records.get(key)
                 if space.uses is None or record is None or record[7] & TOMBSTONE:
                     continue  # its generation is gone, or it is
-                if space.uses.word(key) == word and not self._locked(space, key):  # it was not used meanwhile
+                if self._locked(space, key):
+                    locked += 1
+                elif space.uses.word(key) == word:  # it was not used meanwhile
                     return space, key
             if not there:
                 return None
+        self._passed_over = True
+        return None
 
     def _sample(self, space: Keyspace, measure: Measure) -> None:
         uses, pool = space.uses, self._pool

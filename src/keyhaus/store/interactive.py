@@ -35,6 +35,15 @@ EXPIRY_BYTES: Final = 8
 _OWN_GENERATION: Final = (0, 0)
 
 
+def read_by_page(
+    start: bytes, end: bytes | None, following: bytes | None, *, reverse: bool
+) -> tuple[bytes, bytes | None]:
+    """What a page rests on: also the key behind it, since the reply says that there is one."""
+    if following is None:
+        return start, end
+    return (following.removesuffix(b"\0"), end) if reverse else (start, following + b"\0")
+
+
 class _LockNeeded:
     """A lock that was not to be had at once.
 
@@ -388,8 +397,7 @@ class PessimisticTransaction(Interactive):
     ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
         rows, following = super().page(start, end, limit, reverse=reverse, heads=heads)
         if not self.needs:
-            low, high = (start if following is None else following, end) if reverse else (start, following or end)
-            self._lock_range(low, high, self.writing)
+            self._lock_range(*read_by_page(start, end, following, reverse=reverse), self.writing)
         return rows, following
 
     def count(self) -> int:

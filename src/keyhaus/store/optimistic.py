@@ -24,7 +24,7 @@ from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING
-from keyhaus.store.interactive import Interactive, check_bounds
+from keyhaus.store.interactive import Interactive, check_bounds, read_by_page
 from keyhaus.store.keyspace import Keyspace, Table, as_of
 from keyhaus.store.locks import Client
 from keyhaus.store.record import TOMBSTONE, Record
@@ -126,8 +126,7 @@ class SnapshotTransaction(Interactive):
         depends = self.depends
         rows, following = super().page(start, end, limit, reverse=reverse, heads=heads)
         self.depends = max(depends, self.snapshot.seqno)
-        low, high = (start if following is None else following, end) if reverse else (start, following or end)
-        self._remember_range(low, high)
+        self._remember_range(*read_by_page(start, end, following, reverse=reverse))
         return rows, following
 
     def count(self) -> int:

@@ -59,7 +59,8 @@ class Snapshot:
     def _check(self) -> None:
         if self.ended is not None:
             raise SnapshotTooOld(self.ended.message)
-        assert not self.closed
+        if self.closed:  # whoever read it is gone; what was under way for it ends here
+            raise SnapshotTooOld("the snapshot was closed")
 
     def _alive(self, record: Record | None) -> bool:
         if record is None or record[7] & TOMBSTONE:
