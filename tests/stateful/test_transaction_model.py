@@ -255,7 +255,7 @@ class TransactionModel(RuleBasedStateMachine):
         if hasattr(self, "base"):
             while self.base.spawn.take_turn():
                 pass
-            assert not self.base.store._garbage
+            assert not self.base.store.garbage
 
 
 TestTransactionModel: Any = TransactionModel.TestCase

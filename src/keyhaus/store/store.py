@@ -30,6 +30,7 @@ from keyhaus.store.counts import Counts
 from keyhaus.store.cursors import Cursors
 from keyhaus.store.eviction import Evictor
 from keyhaus.store.flush import Flusher
+from keyhaus.store.garbage import FREE_STEP, Garbage
 from keyhaus.store.gather import Gatherer
 from keyhaus.store.ground import Ground
 from keyhaus.store.keyspace import Keyspace, Table, version_bytes
@@ -48,7 +49,6 @@ from keyhaus.store.watch import Watches
 log = logging.getLogger("keyhaus.store")
 
 BURY_STEP: Final = 2000
-FREE_STEP: Final = 6000  # half a millisecond; what is not freed yet is memory beside the bounds
 COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
@@ -66,6 +66,7 @@ class Store:
         ground: The base under the memtable; None where everything stays in memory.
         base_seqno: Every commit up to it is in the base.
         dropped: Generations that are to be cleaned in the base, each with the seqno that dropped it (S4).
+        garbage: What is being freed.
         max_bytes: How much one transaction or command may write.
         locks: Who holds what, and who waits for it.
         guards: Ranges that optimistic transactions are validating.
@@ -115,7 +116,7 @@ class Store:
         self._counts: deque[tuple[int, dict[int, tuple[int, int]], int]] = deque()
         self._synced_counts: dict[int, tuple[int, int]] = {}
         self._synced_expired = self._expired_before = 0
-        self._garbage: list[Keyspace | Table] = []
+        self.garbage = Garbage(spawn)
         self.sweeper = Sweeper(self, spawn)
         self.locks = Locks(self.monotonic_ns)
         self.guards: list[Guard] = []
@@ -379,28 +380,13 @@ class Store:
         mapped[one] = mapped[other] = seqno
 
     def _drop(self, table: Keyspace | Table) -> None:
-        """Frees what nobody reads any more in slices: millions of records at once would stall every client."""
+        """Lets go of what nobody reads any more."""
         if table.versions:
             if len(self.snapshots):  # else all of them are forgotten at once
                 self.views.version_bytes -= sum(map(version_bytes, table.versions.values()))
             table.versions = {}
         if table.records:
-            self._garbage.append(table)
-            if len(self._garbage) == 1:
-                self.spawn.soon(self._free)
-
-    def _free(self) -> None:
-        table = self._garbage[0]
-        records = table.records
-        for _ in range(min(FREE_STEP, len(records))):
-            records.popitem()
-        left = bool(records)
-        if isinstance(table, Keyspace):
-            left |= not table.deadlines.shrink(FREE_STEP)
-        if table.ordered.shrink(FREE_STEP) and not left:
-            self._garbage.pop(0)
-        if self._garbage:
-            self.spawn.soon(self._free)
+            self.garbage.add(table)
 
     def replay(self, frame: Frame) -> None:
         """Applies a commit that recovery accepted. Raises StorageError for a database that the settings don't know."""

@@ -612,7 +612,7 @@ class World:
             "sealed": sum(len(space.sealed) + len(space.retired) + len(space.settling) for space in store.spaces),
             "versions": sum(len(space.versions) for space in store.spaces),
             "unfreed": len(store._unfreed),
-            "garbage": len(store._garbage),
+            "garbage": len(store.garbage),
             "asked": len(store.gatherer._asked),
             "backlog": len(store.counts._backlog),
             "calls": len(self.ground._calls),
