@@ -104,6 +104,29 @@ def test_a_failed_sync_poisons_those_who_do_not_wait_for_it_too(durability: str,
         assert probe.call(b"SET", b"k", b"v").startswith(POISONED)
 
 
+@pytest.mark.parametrize("mode", [b"PESSIMISTIC", b"OPTIMISTIC"])
+def test_a_failure_ends_the_transactions_that_write(mode: bytes, tmp_path: Path) -> None:
+    with gated_server(tmp_path, **SMALL) as (server, disk), Probe(server.port) as one, Probe(server.port) as other:
+        assert one.call(b"SET", b"old", b"old") == OK
+        number = one.call(b"BEGIN", mode).split(b"\r\n")[1]
+        assert one.call(b"SET", b"k", b"v") == OK
+        other.call(b"BEGIN", b"READONLY")
+        assert other.call(b"GET", b"old") == OLD
+        with Probe(server.port) as writer:
+            disk.shut()
+            disk.fail_next("sync", OSError(errno.EIO, "Input/output error"))
+            writer.send([b"SET", b"new", b"v"])
+            disk.wait_for(lambda: "sync begins" in disk.events)
+            disk.let_go()
+            assert writer.receive().startswith(POISONED)
+        assert other.call(b"GET", b"old") == OLD, "what it reads is synced"
+        assert one.call(b"GET", b"old").startswith(POISONED)
+        assert one.call(b"GET", b"old").startswith(b"-NOTX")
+        assert one.call(b"ROLLBACK").startswith(b"-NOTX")
+        assert one.call(b"TRANSACTION", b"STATUS", number) == b"$10\r\nrolledback\r\n"
+        assert one.call(b"GET", b"old") == OLD
+
+
 def test_a_journal_that_forgives_is_noticed(tmp_path: Path) -> None:
     """Without the rule the same checks fail."""
     with (

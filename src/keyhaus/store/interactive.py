@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from keyhaus.core import limits
-from keyhaus.core.errors import Conflict, Error, LimitExceeded, TransactionTooLarge
+from keyhaus.core.errors import Conflict, Error, LimitExceeded, Poisoned, TransactionTooLarge
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, FAR, FLUSH, FRAME_BYTES, OPERATION_BYTES, PUT
@@ -147,17 +147,25 @@ class Interactive(Transaction):
 
         Raises:
             Conflict: Something that it read has expired since (T2).
+            Poisoned: The store is poisoned: what it has read may be lost, and it can commit nothing.
             SnapshotTooOld: What it reads could not be kept.
             UnknownTransaction: It was ended meanwhile.
         """
         if self.ended is not None:
             raise self.ended
+        journal = self.store.journal
+        if journal is not None and journal.poisoned is not None and self.rests_on_unsynced():
+            raise Poisoned(journal.poisoned.message)
         self.depends = self.started = 0
         self.carries_time = False
         self.writing = writes
         self._mark = (self.written, self.kept - self.bytes)
         if self.deadline != FAR:
             self.check_alive()
+
+    def rests_on_unsynced(self) -> bool:
+        """Whether it can't go on in a poisoned store."""
+        return True
 
     def leave(self) -> None:
         """A command is over: its idle time begins."""

@@ -58,6 +58,9 @@ class SnapshotTransaction(Interactive):
     def _refuse_write(self) -> None:
         raise ReadOnly
 
+    def rests_on_unsynced(self) -> bool:
+        return self.snapshot.seqno > self.store.synced
+
     def _check_snapshot(self) -> None:
         if self.snapshot.ended is not None:
             raise SnapshotTooOld(self.snapshot.ended.message)
@@ -195,6 +198,9 @@ class OptimisticTransaction(SnapshotTransaction):
 
     def _refuse_write(self) -> None:
         """It may write."""
+
+    def rests_on_unsynced(self) -> bool:
+        return True
 
     def check_alive(self) -> None:
         Interactive.check_alive(self)
