@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -310,7 +311,7 @@ with keyhaus.open(sys.argv[1], durability=sys.argv[2], journal_segment_bytes="1m
                 database.incr("n")
         except KeyboardInterrupt:
             interrupts += 1
-    done = int(database.get("n"))
+    done = int(database.get("n") or 0)
     assert tried - interrupts <= done <= tried, (tried, interrupts, done)
     with database.transaction() as transaction:
         transaction.put("end", done)
@@ -320,11 +321,13 @@ with keyhaus.open(sys.argv[1]) as database:
 
 
 @pytest.mark.parametrize("durability", ["always", "none"])
-def test_an_interrupt_strikes_between_steps(durability: str, tmp_path: Path) -> None:
+def test_an_interrupt_strikes_between_steps(durability: str, tmp_path: Path, seed: int) -> None:
+    generator = random.Random(seed)
     with child(INTERRUPTED, str(tmp_path), durability) as process:
         assert process.stdout is not None
         for _ in range(60):
             assert process.stdout.readline() == "ready\n"
+            time.sleep(generator.random() * 0.003)  # anywhere in what it does
             process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "True\n"
         assert process.wait(20) == 0
