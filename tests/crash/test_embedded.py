@@ -261,6 +261,22 @@ def test_durability_is_the_askers(database_asks: str, transaction_asks: str, tmp
         assert "synced" not in disk.events
 
 
+def test_everysec_returns_at_once_and_is_synced_within_a_second(tmp_path: Path) -> None:
+    with gated_database(tmp_path, durability="everysec") as (database, disk):
+        disk.shut()
+        database.put("k", "v")
+        assert database.get("k") == b"v"
+        assert disk.events == ["written"]
+        waiter = Running(database.execute, "WAITAOF", 1, 0, 0)
+        disk.wait_for(lambda: "sync begins" in disk.events)
+        assert waiter.is_alive()
+        disk.let_go()
+        assert waiter.result() == [1, 0]
+        disk.events.clear()
+        database.put("k", "w")
+        disk.wait_for(lambda: "synced" in disk.events)
+
+
 # poison
 
 
