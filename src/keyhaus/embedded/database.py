@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsLock
 from keyhaus.core.errors import Closed, StorageError, UserError
+from keyhaus.core.helper_process import END_SECONDS
 from keyhaus.core.settings import TABLE, Settings, check, parse
 from keyhaus.core.wait import Wait
 from keyhaus.embedded.access import Access
@@ -122,7 +123,7 @@ class Database(Access):
         try:
             self._store = self._driven(opening.open_store(settings, self._spawn))
         except BaseException:
-            self._let_go()
+            self._let_go(patience_seconds=0)
             raise
         self._hub = Hub(self._store, settings, SystemClock(), secrets.token_hex(20))
         self._hub.own_facts = lambda: {"fast_lane": "none", "executable": sys.executable}
@@ -270,12 +271,12 @@ class Database(Access):
         for caller in self._callers:
             caller.refuse(why)
 
-    def _let_go(self) -> None:
+    def _let_go(self, patience_seconds: float = END_SECONDS) -> None:
         """Ends the threads and processes, and gives the directory free."""
         if self._closed:
             return
         self._closed = True
-        self._spawn.close()
+        self._spawn.close(patience_seconds)
         if self._lock is not None:
             self._lock.release()
         MAIN.release()

@@ -98,13 +98,13 @@ class TurnSpawn:
     def random_bytes(self, count: int) -> bytes:
         return random_bytes(count)
 
-    def close(self) -> None:
+    def close(self, patience_seconds: float = END_SECONDS) -> None:
         """Waits until the helpers that were told to close have ended, and ends the others and the background thread.
 
         Not to be called in the turn.
         """
         for helper in self._helpers:
-            if not helper.ended.wait(END_SECONDS):
+            if not helper.ended.wait(patience_seconds):
                 self._turns.post(helper.close)
                 helper.ended.wait()
         self._background.close()
