@@ -315,8 +315,9 @@ def test_a_failing_disk_poisons_waiting_and_later_writers(what: str, tmp_path: P
 # signals and forks
 
 INTERRUPTED: Final = """
-import sys
+import signal, sys
 import keyhaus
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 with keyhaus.open(sys.argv[1], durability=sys.argv[2], journal_segment_bytes="1mb") as database:
     tried = interrupts = 0
     while interrupts < 60:
