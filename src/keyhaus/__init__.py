@@ -4,7 +4,8 @@
 what they import.
 """
 
-from importlib import import_module
+import importlib
+from typing import Any
 
 __version__ = "0.1.0.dev0"
 
@@ -16,12 +17,12 @@ _EXPORTED = {
 }
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     try:
         module, exported = _EXPORTED[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(import_module(f"{__name__}.embedded.{module}"), exported)
+    return getattr(importlib.import_module(f"{__name__}.embedded.{module}"), exported)
 
 
 def __dir__() -> list[str]:

@@ -239,6 +239,20 @@ def test_each_thread_has_a_session_that_ends_with_it(database: Database) -> None
     assert database.execute("CLIENT", "LIST").count(b"\n") == 1
 
 
+def test_an_error_that_is_kept_keeps_no_session(database: Database) -> None:
+    kept: list[BaseException] = []
+
+    def fail() -> None:
+        try:
+            database.execute("NONSENSE")
+        except Error as error:
+            kept.append(error)
+
+    Running(fail).result()
+    assert database.execute("CLIENT", "LIST").count(b"\n") == 1
+    assert len(kept) == 1
+
+
 def test_a_thread_that_ends_leaves_no_transaction_behind(database: Database) -> None:
     def begin() -> None:
         database.transaction().__enter__().put("k", "never")

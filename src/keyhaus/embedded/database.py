@@ -83,7 +83,7 @@ def _settings(path: str | os.PathLike[str] | None, values: dict[str, Any]) -> Se
 
 
 class _Ticket:
-    """Lies in a thread's own storage: when the thread ends, so does what it has here."""
+    """Lies in a thread's own storage, and nowhere else: when the thread ends, so does what it has here."""
 
     __slots__ = ("_gone", "caller")
 
@@ -94,7 +94,10 @@ class _Ticket:
         self._gone(self.caller)
 
 
-class _Tickets(threading.local):
+class _Own(threading.local):
+    """What a thread has here. The frames of a traceback that is kept may keep the caller, but no ticket."""
+
+    caller: Caller | None = None
     ticket: _Ticket | None = None
 
 
@@ -109,7 +112,7 @@ class Database(Access):
         """Opens it; see `open_database`."""
         self.path = None if settings["engine"] == "memory" else settings["dir"]
         self._process = os.getpid()
-        self._tickets = _Tickets()
+        self._own = _Own()
         self._callers: set[Caller] = set()
         self._refusal: str | None = None
         self._closing = threading.RLock()  # a signal handler may come in between with a second one
@@ -151,24 +154,24 @@ class Database(Access):
     # commands
 
     def _execute(self, args: list[bytes]) -> Any:
-        ticket = self._tickets.ticket
-        return (ticket.caller if ticket is not None else self._caller()).execute(args)
+        return (self._own.caller or self._caller()).execute(args)
 
     def _begin(self, args: list[bytes]) -> bytes:
         return self._caller().begin(args)
 
     def _caller(self) -> Caller:
         """What this thread has here. Raises Closed."""
-        ticket = self._tickets.ticket
-        if ticket is None:
+        caller = self._own.caller
+        if caller is None:
             if self._refusal is not None:
                 raise Closed(self._refusal)
             place = place_of_this_thread()
             caller = Caller(self._hub, self._turns, place)
             with self._turns.taken(place):
                 self._admit(caller)
-            ticket = self._tickets.ticket = _Ticket(caller, self._thread_ends)
-        return ticket.caller
+            self._own.ticket = _Ticket(caller, self._thread_ends)
+            self._own.caller = caller
+        return caller
 
     def _admit(self, caller: Caller) -> None:
         self._callers.add(caller)
