@@ -215,6 +215,21 @@ def test_a_thread_that_stays_away_holds_up_nobody(tmp_path: Path) -> None:
     assert groups_of_a_slow_disk(tmp_path, stay_away=True) < 4
 
 
+def test_a_group_that_gathered_meanwhile_goes_out_though_nobody_comes_back(tmp_path: Path) -> None:
+    with (
+        patch.object(OsFile, "sync", lambda file: time.sleep(0.2)),
+        patch.object(gathering, "HELD_NS_MAX", 1_000_000_000),
+        open_database(tmp_path, **SMALL) as database,
+    ):
+        first = Running(database.put, "a", 1)
+        until(lambda: executed(database) == 1)
+        others = [Running(database.put, key, 1) for key in "bc"]
+        first.result()
+        last = Running(database.put, "d", 1)  # while the journal's own thread syncs the others' group
+        for running in (*others, last):
+            running.result()
+
+
 def test_a_lone_thread_writes_its_group_itself(tmp_path: Path) -> None:
     wrote: list[str] = []
     with gated_database(tmp_path) as (database, disk):
