@@ -5,7 +5,8 @@ the other gather, and each commit waits for two syncs. So who is told is expecte
 all have come, or after the time that the last one took. Where they don't come, the next groups wait for nobody; the
 more often that was so, the more of them.
 
-Only a thread that keeps the time holds a group back: one that waits for it itself, or the journal's writer.
+Only a thread that keeps the time holds a group back: one that waits for it itself, or the journal's writer. What it is
+worth: docs/adr/0012.
 """
 
 from __future__ import annotations
