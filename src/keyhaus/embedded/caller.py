@@ -106,7 +106,8 @@ class Caller:
         name: bytes = self.execute(args)
         with self._turns.taken(self._place):
             if self._session is not None:
-                self._session.interaction.current = None
+                interaction = self._session.interaction
+                interaction.current = interaction.broken = None  # it may have ended already
         return name
 
     def _run(self, args: list[bytes]) -> Any:
