@@ -4,8 +4,7 @@
 what they import.
 """
 
-import importlib
-from typing import Any
+from importlib import import_module
 
 __version__ = "0.1.0.dev0"
 
@@ -17,12 +16,12 @@ _EXPORTED = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     try:
         module, exported = _EXPORTED[name]
     except KeyError:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-    return getattr(importlib.import_module(f"{__name__}.embedded.{module}"), exported)
+    return getattr(import_module(f"{__name__}.embedded.{module}"), exported)
 
 
 def __dir__() -> list[str]:
