@@ -18,11 +18,13 @@ from unittest.mock import patch
 
 import pytest
 
+from keyhaus.core.disk import OsFile
 from keyhaus.core.errors import Closed, Poisoned, StorageError
+from keyhaus.embedded import gathering
 from keyhaus.embedded.caller import NOT_OURS, Caller, CallerSession
 from keyhaus.embedded.database import Database, open_database
 from keyhaus.embedded.turns import Turns
-from tests.support.embedded import SMALL, Running, fields, gated_database, until, waiting
+from tests.support.embedded import SECONDS, SMALL, Running, fields, gated_database, until, waiting
 
 THREADS: Final = 8
 CYCLES: Final = int(os.environ.get("KEYHAUS_CRASH_CYCLES", "4"))
@@ -177,6 +179,55 @@ def test_threads_share_groups_on_a_disk_as_it_is(tmp_path: Path) -> None:
             writer.result()
         assert executed(database) == 40 * THREADS
         assert int(fields(database, "keyhaus")["journal_groups"]) < 40 * THREADS
+
+
+def groups_of_a_slow_disk(directory: Path, stay_away: bool = False) -> float:
+    """How many groups it takes for each time that all threads write once, where a sync takes long."""
+    rounds, threads = 10, 6
+    away = threading.Event()
+
+    def work(thread: int) -> None:
+        for number in range(rounds):
+            database.put(f"{thread}:{number}", number)
+            if stay_away and thread == 0:
+                away.wait(SECONDS)
+        if thread == 1:
+            away.set()
+
+    with (
+        patch.object(OsFile, "sync", lambda file: time.sleep(0.05)),
+        patch.object(gathering, "HELD_NS_MAX", 1_000_000_000),
+        open_database(directory, **SMALL) as database,
+    ):
+        for writer in [Running(work, thread) for thread in range(threads)]:
+            writer.result()
+        assert database.execute("DBSIZE") == threads * rounds
+        return int(fields(database, "keyhaus")["journal_groups"]) / rounds
+
+
+def test_threads_that_write_in_a_loop_do_not_fall_into_halves(tmp_path: Path) -> None:
+    assert groups_of_a_slow_disk(tmp_path / "gathered") < 1.7
+    with patch.object(gathering.Gathering, "holds_back", lambda _: False):
+        assert groups_of_a_slow_disk(tmp_path / "halves") > 1.7
+
+
+def test_a_thread_that_stays_away_holds_up_nobody(tmp_path: Path) -> None:
+    assert groups_of_a_slow_disk(tmp_path, stay_away=True) < 4
+
+
+def test_a_group_that_gathered_meanwhile_goes_out_though_nobody_comes_back(tmp_path: Path) -> None:
+    with (
+        patch.object(OsFile, "sync", lambda file: time.sleep(0.2)),
+        patch.object(gathering, "HELD_NS_MAX", 1_000_000_000),
+        open_database(tmp_path, **SMALL) as database,
+    ):
+        first = Running(database.put, "a", 1)
+        until(lambda: executed(database) == 1)
+        others = [Running(database.put, key, 1) for key in "bc"]
+        first.result()
+        last = Running(database.put, "d", 1)  # while the journal's own thread syncs the others' group
+        for running in (*others, last):
+            running.result()
 
 
 def test_a_lone_thread_writes_its_group_itself(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from keyhaus.embedded.background import Background
 from keyhaus.embedded.interrupts import Place
-from keyhaus.embedded.spawn import TurnWorker
+from keyhaus.embedded.spawn import GroupWriter, TurnWorker
 from keyhaus.embedded.turns import LEAVE_NS, Turns
 from tests.support.embedded import SECONDS, Running, until
 
@@ -102,7 +102,7 @@ def test_timers_fire_in_order_unless_they_are_cancelled(turns: Turns, background
 
 
 def test_jobs_of_a_worker_follow_each_other_whoever_does_them(turns: Turns, seed: int) -> None:
-    worker = TurnWorker(turns, "tested", lends=True)
+    worker = GroupWriter(turns, "tested")
     running = threading.Lock()
     by: list[str] = []
     order: list[int] = []

@@ -58,6 +58,7 @@ class Caller:
         self._asleep = False  # somebody is to wake it
         self._sleeps_within = False  # in the middle of a command, for a Wait
         self.waits_for_mark = False
+        self._told = 0  # it was told, and is expected back
         self._depends = 0
         self._needs_sync = False
         self._failure: StorageError | None = None
@@ -105,13 +106,17 @@ class Caller:
         name: bytes = self.execute(args)
         with self._turns.taken(self._place):
             if self._session is not None:
-                self._session.interaction.current = None
+                interaction = self._session.interaction
+                interaction.current = interaction.broken = None  # it may have ended already
         return name
 
     def _run(self, args: list[bytes]) -> Any:
         """The reply; `waits_for_mark` says whether it is to be held. The thread has the turn before and after."""
         session = self._session or self._open_session()
         hub = self._hub
+        if self._told:
+            self._turns.gathering.came(self._told)
+            self._told = 0
         before = hub.monotonic_ns()
         try:
             reply = session.execute(args)
@@ -205,6 +210,7 @@ class Caller:
         if self._depends <= store.synced or (
             poisoned is None and not self._needs_sync and self._depends <= store.written
         ):
+            self._told = self._turns.gathering.told()
             self.wake()
         elif poisoned is not None:
             self._failure = Poisoned(poisoned.message)
@@ -215,19 +221,26 @@ class Caller:
 
     def _await_mark(self, reply: Any) -> Any:
         """Leaves, and waits until the reply may be told; it, or why it can't be."""
-        place = self._place
+        place, turns = self._place, self._turns
         try:
-            lent = self._turns.leave_to_wait()
-            if lent is not None:
-                lent()
-            place.inside = False
-            if place.pending:
-                place.deliver()
-            self._gate.acquire()
+            while True:
+                lent = turns.leave_to_wait()
+                if lent is not None:
+                    lent()
+                place.inside = False
+                if place.pending:
+                    place.deliver()
+                if self._gate.acquire(timeout=-1 if lent is not None else turns.gathering.patience_seconds()):
+                    break
+                # The group that was held back has waited long enough for others.
+                place.inside = True
+                self._enter()
+                turns.gathering.over()
         except BaseException:
             self._wake_up()
             self.waits_for_mark = False
-            self._turns.leave()
+            turns.gathering.let_go()
+            turns.leave()
             raise
         self.waits_for_mark = False
         return self._failure or reply

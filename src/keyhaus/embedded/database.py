@@ -131,6 +131,9 @@ class Database(Access):
         self._hub = Hub(self._store, settings, SystemClock(), secrets.token_hex(20))
         self._hub.own_facts = lambda: {"fast_lane": "none", "executable": sys.executable}
         self._turns.on_torn = self._tear
+        journal, gathering = self._store.journal, self._turns.gathering
+        if journal is not None:
+            journal.holds_back, gathering.go_on = gathering.holds_back, journal.go_on
         atexit.register(self.close)
         _OPEN.add(self)
 

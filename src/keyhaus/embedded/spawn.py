@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import Any, TypeAlias
 
 from keyhaus.core.helper_process import BACKGROUND_NICENESS, END_SECONDS, HelperProcess
@@ -14,31 +15,20 @@ from keyhaus.embedded.turns import Turns
 from keyhaus.journal.journal import WRITER
 
 _Done: TypeAlias = Callable[[Any, BaseException | None], None]
+_Job: TypeAlias = tuple[Callable[[], Any], _Done]
 
 
 class TurnWorker:
-    """One thread whose results come back in the owner's turn, which that thread takes itself where it is free.
+    """One thread whose results come back in the owner's turn, which that thread takes itself where it is free."""
 
-    Args:
-        turns: The owner's.
-        name: The thread's.
-        lends: Whether a job may be done by the thread that leaves the turn to wait for it, while no other is under way.
-    """
-
-    def __init__(self, turns: Turns, name: str, *, lends: bool = False) -> None:
-        self._turns, self._lends = turns, lends
-        self._open = 0  # jobs whose `done` has not been called
-        self._running = threading.Lock()  # held around each job: they run one after another, whoever runs them
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], _Done] | None] = queue.SimpleQueue()
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._turns = turns
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, job: Callable[[], Any], done: _Done) -> None:
-        self._open += 1
-        if self._lends and self._open == 1 and self._turns.lend(lambda: self._run_lent(job, done)):
-            self._running.acquire()
-        else:
-            self._jobs.put((job, done))
+        self._jobs.put((job, done))
 
     def close(self) -> None:
         self._jobs.put(None)
@@ -47,21 +37,64 @@ class TurnWorker:
 
     def _run(self) -> None:
         while (entry := self._jobs.get()) is not None:
+            job, done = entry
+            self._turns.post(done, *_tried(job))
+
+
+class GroupWriter(TurnWorker):
+    """The journal's writer: what it does is what threads wait for.
+
+    A thread that leaves the turn in order to wait does a job itself, where no other is under way. Between two jobs the
+    writer's own thread keeps the time for a group that is held back.
+    """
+
+    def __init__(self, turns: Turns, name: str) -> None:
+        self._open = 0  # jobs that have not come back
+        self._running = threading.Lock()  # held around each job: they follow each other, whoever does them
+        super().__init__(turns, name)
+
+    def submit(self, job: Callable[[], Any], done: _Done) -> None:
+        self._open += 1
+        if self._open == 1 and self._turns.lend(lambda: self._run_lent(job, done)):
+            self._running.acquire()
+        else:
+            self._jobs.put((job, done))
+
+    def _run(self) -> None:
+        gathering = self._turns.gathering
+        while True:
+            patience = gathering.patience_seconds()
+            try:
+                entry = self._jobs.get(timeout=None if patience < 0 else patience)
+            except queue.Empty:
+                self._turns.post(gathering.over)
+                continue
+            if entry is None:
+                return
+            before = monotonic_ns()
             with self._running:
                 answer = _tried(entry[0])
-            self._turns.post(self._done, entry[1], *answer)
+            self._turns.post(self._came_back, entry[1], answer, monotonic_ns() - before)
 
     def _run_lent(self, job: Callable[[], Any], done: _Done) -> None:
+        before = monotonic_ns()
         answer = _tried(job)
         self._running.release()
-        self._turns.post(self._done, done, *answer)
+        self._turns.post(self._came_back, done, answer, monotonic_ns() - before)
         error = answer[1]
         if error is not None and not isinstance(error, Exception):
             raise error  # it is meant for this thread, which only lent itself
 
-    def _done(self, done: _Done, result: Any, error: BaseException | None) -> None:
+    def _came_back(self, done: _Done, answer: tuple[Any, BaseException | None], took_ns: int) -> None:
+        gathering = self._turns.gathering
         self._open -= 1
-        done(result, error)
+        gathering.begin(took_ns)
+        kept = gathering.keeps_time
+        gathering.keeps_time = kept or threading.current_thread() is self._thread
+        try:
+            done(*answer)
+        finally:
+            gathering.keeps_time = kept
 
 
 def _tried(job: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -80,7 +113,7 @@ class TurnSpawn:
         self._helpers: list[HelperProcess] = []
 
     def worker(self, name: str) -> TurnWorker:
-        return TurnWorker(self._turns, name, lends=name == WRITER)
+        return GroupWriter(self._turns, name) if name == WRITER else TurnWorker(self._turns, name)
 
     def helper(self, name: str, factory: str, args: tuple[Any, ...], *, background: bool = False) -> HelperProcess:
         niceness = BACKGROUND_NICENESS if background else 0

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import Any, Final
 
+from keyhaus.embedded.gathering import Gathering
 from keyhaus.embedded.interrupts import Place
 
 log = logging.getLogger("keyhaus.embedded")
@@ -30,6 +31,7 @@ class Turns:
 
     Attributes:
         enter: Waits for the turn.
+        gathering: What lets groups of the journal wait.
         on_late: Called when more is queued than who leaves goes on with; by any thread, without the turn.
         on_torn: Called with what broke into a callback from outside (a signal handler's exception), in the turn.
     """
@@ -38,6 +40,7 @@ class Turns:
         self._lock = threading.Lock()
         self.enter = self._lock.acquire
         self._queue: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.gathering = Gathering()
         self._lends = False
         self._lent: Callable[[], None] | None = None
         self._stray: BaseException | None = None
@@ -89,14 +92,15 @@ class Turns:
                 return
 
     def leave_to_wait(self) -> Callable[[], None] | None:
-        """Leaves, as a thread that waits for the journal next.
+        """Leaves, as a thread that waits for the journal next, and for no longer than the gathering's patience.
 
         Returns:
             What the thread is to call before it waits, if anything.
         """
-        self._lends = True
+        gathering = self.gathering
+        self._lends = gathering.keeps_time = True
         self._work_off(0)
-        self._lends = False
+        self._lends = gathering.keeps_time = False
         lent, self._lent = self._lent, None
         try:
             self.leave()

@@ -86,6 +86,7 @@ class Journal:
         disk: Where the segments are.
         tail: The newest groups, for those who follow.
         closed: What becomes of closed segments.
+        holds_back: Asked before a group goes out; if it says so, nothing is done until `go_on` is called.
     """
 
     def __init__(
@@ -137,10 +138,9 @@ class Journal:
         self._fits = 0
         self.on_progress: Callable[[], None] = lambda: None
         self.on_group: Callable[[int], None] = lambda last: None
+        self.holds_back: Callable[[], bool] = lambda: False
         self._writer, self._syncer = spawn.worker(WRITER), spawn.worker("journal-syncer")
-        self.closed = ClosedSegments(
-            self, spawn, dict(started.sizes), max_bytes, retain_bytes, archive, self._ask_for_turn
-        )
+        self.closed = ClosedSegments(self, spawn, dict(started.sizes), max_bytes, retain_bytes, archive, self.go_on)
         self.preparer = Preparer(
             disk,
             spawn,
@@ -282,6 +282,8 @@ class Journal:
         if self._syncing and (sync or self._rolls()):
             return
         if self._parts:
+            if self.holds_back():
+                return
             job = self._close_group(sync)
         elif sync:
             job = _Write(self.disk, self._segment, self._offset, b"", self.last, True)
@@ -411,7 +413,7 @@ class Journal:
         segments, self._segments = self._segments, Wait()
         segments.fire()
         if self._roll_to:
-            self._ask_for_turn()
+            self.go_on()
 
     # syncs beside the writer
 
@@ -499,10 +501,11 @@ class Journal:
         self._roll_to = max(self._roll_to, self.last)
         if self.poisoned is not None:
             self._roll_over()
-        self._ask_for_turn()
+        self.go_on()
         return rolled
 
-    def _ask_for_turn(self) -> None:
+    def go_on(self) -> None:
+        """Looks in the next turn at what there is to do."""
         if not self._busy and not self._scheduled:
             self._schedule()
 
