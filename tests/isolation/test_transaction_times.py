@@ -255,6 +255,24 @@ def test_what_waits_grows_old_too(mode: str) -> None:
     assert bench.other("SET", "mine", 2) == "OK"
 
 
+# KILL
+
+
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC"])
+def test_kill_fences_a_commit_that_waits_for_something_else_than_a_lock(mode: str) -> None:
+    bench = Bench()
+    number = bench.one("BEGIN", mode)
+    bench.one("SET", "k", "v")
+    bench.store.hold(bench, held=True)
+    pending = bench.waits(bench.one, "COMMIT")
+    assert bench.other("TRANSACTION", "KILL", number) == b"rolledback"
+    bench.store.hold(bench, held=False)
+    bench.settle()
+    fails(pending.reply, "NOTX", "KILL")
+    assert bench.other("GET", "k") is None
+    assert bench.other("TRANSACTION", "STATUS", number) == b"rolledback"
+
+
 # outcomes
 
 
