@@ -24,7 +24,6 @@ from keyhaus.core.reply import NULL_ARRAY, reply_bytes
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.session.interaction import REFUSED, Interaction
-from keyhaus.store.interactive import Interactive
 from keyhaus.store.locks import Client
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.watch import Mark
@@ -142,6 +141,14 @@ class Session:
                 return _AS_ANY_OTHER
             self.depends = 0
             return self._enqueue(spec, args)
+        result = self._inside(spec, args)
+        if result.__class__ is not CoroutineType:
+            return result
+        self._running = result
+        return self._step()
+
+    def _inside(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Runs a command in the current transaction: its reply, a coroutine for the rest, or that it runs outside."""
         interaction = self._interaction
         if interaction is None or (interaction.current is None and interaction.broken is None):
             return _AS_ANY_OTHER
@@ -150,19 +157,13 @@ class Session:
         except Error as error:
             self.depends = 0
             return self.failed(error)
-        return _AS_ANY_OTHER if transaction is None else self._inside(transaction, spec, args)
-
-    def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
-        """Runs a command inside a transaction: its reply, or a Wait."""
-        assert self._interaction is not None
+        if transaction is None:
+            return _AS_ANY_OTHER
         if transaction.durability is not None:
             self.asks = transaction.durability == Durability.ALWAYS
-        result = self._interaction.run(transaction, spec, args)
+        result = interaction.run(transaction, spec, args)
         self._count(transaction)
-        if result.__class__ is not CoroutineType:
-            return result
-        self._running = result
-        return self._step()
+        return result
 
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Before a command while there is a limit on memory: None where it may run now, else what `execute` gives."""
@@ -201,7 +202,11 @@ class Session:
                 still = self._evictor.make_room(needs_memory=True)
             except OutOfMemory as error:
                 return self._out_of_memory(spec, error)
-        return await self._again(spec, args, _NO_WAIT)
+        self.asks = None
+        result = self._inside(spec, args)
+        if result is _AS_ANY_OTHER:
+            return await self._again(spec, args, _NO_WAIT)
+        return await result if result.__class__ is CoroutineType else result
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
