@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyhaus.core.errors import Error
+from keyhaus.store.ordered import DEAL_STEP
 from tests.support.sessions import Caller, Pending, Sessions
 
 STRANGER = "tx-01t6mmm800" + 16 * "z"  # as old as the clock at its begin
@@ -271,6 +272,24 @@ def test_kill_fences_a_commit_that_waits_for_something_else_than_a_lock(mode: st
     fails(pending.reply, "NOTX", "KILL")
     assert bench.other("GET", "k") is None
     assert bench.other("TRANSACTION", "STATUS", number) == b"rolledback"
+
+
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC", "READONLY"])
+@pytest.mark.parametrize("words", [("RANGE", "", ""), ("RANDOMKEY",), ("SCAN", 0)])
+def test_kill_ends_a_command_that_waits_until_keys_are_in_order(mode: str, words: tuple[str, ...]) -> None:
+    bench = Bench()
+    keys = 2 * DEAL_STEP
+    bench.other("MSET", *(word for number in range(keys) for word in (f"key:{number}", "x")))
+    number = bench.one("BEGIN", mode)
+    pending = bench.one.send(*words)
+    assert isinstance(pending, Pending)
+    assert bench.spawn.take_turn()
+    assert not pending.done
+    assert bench.other("TRANSACTION", "KILL", number) == b"rolledback"
+    bench.settle()
+    fails(pending.reply, "NOTX", "KILL")
+    fails(bench.one("COMMIT"), "NOTX", "KILL")
+    assert bench.one("SET", "k", "v") == "OK"
 
 
 # outcomes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keyhaus.core.errors import Error
+from keyhaus.core.errors import Corruption, Error
 from keyhaus.core.wait import Wait
 from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
@@ -325,6 +325,51 @@ def test_the_sweeper_passes_over_locked_keys_of_the_base(expiring: Bench) -> Non
     assert one("ROLLBACK") == "OK"
     bench.pass_ms(1000)
     assert other("DBSIZE") == 4
+
+
+# what can't be read
+
+
+@MODES
+@pytest.mark.parametrize("read", ["GET a", "RANGE a z", "KEYS *", "INCR a"])
+def test_a_read_that_fails_is_told_and_the_transaction_lives_on(
+    bench: Bench, one: Client, mode: str, read: str
+) -> None:
+    one("BEGIN", mode)
+    broken = [True]
+
+    def fail(helper: str, method: str) -> None:
+        if broken[0] and helper == "base" and method in ("get", "page"):
+            raise Corruption("bad sum", "000007.sst", 4711)
+
+    bench.it.fails = fail
+    if mode == "READONLY" and read == "INCR a":
+        assert one.fails(*read.split()) == "READONLY"
+    else:
+        assert one.fails(*read.split()) == "CORRUPTION"
+    broken[0] = False
+    assert one("GET", "a") == b"1"
+    assert one("COMMIT") == "OK"
+
+
+@MODES
+def test_a_read_of_too_much_is_told_and_the_transaction_lives_on(bench: Bench, one: Client, mode: str) -> None:
+    one("SET", "large", "x" * 700_000)
+    one("SET", "larger", "x" * 700_000)
+    bench.flush()
+    assert one("CONFIG", "SET", "max-reply-bytes", 1 << 20) == "OK"
+    one("BEGIN", mode)
+    assert one.fails("MGET", "large", "larger", "missing", "a") == "LIMIT"
+    assert one("GET", "a") == b"1"
+    assert one("COMMIT") == "OK"
+
+
+@WRITING
+def test_what_only_seemed_too_large_before_the_rows_were_there_is_not(bench: Bench, one: Client, mode: str) -> None:
+    assert one("CONFIG", "SET", "max-transaction-bytes", 2000) == "OK"
+    one("BEGIN", mode)
+    assert one("SET", "a", "x" * 3000, "NX") is None  # the key is there, which is not known at first
+    assert one("COMMIT") == "OK"
 
 
 # ends

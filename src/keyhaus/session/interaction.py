@@ -241,23 +241,19 @@ class Interaction:
         assert handler is not None
         try:
             while True:
-                try:
-                    if running is not None:
-                        reply = await _finished(running, wait)
-                        running = None
-                    if not transaction.needs:
-                        break
-                    needed = transaction.gather()
-                    transaction.undo(point)
-                    transaction.needs = {}
-                    await needed
-                    transaction.enter(writes=bool(spec.flags & Flag.WRITE))
-                    reply = await handler(transaction, args, session)
-                except Error as error:
-                    running = None
-                    if not transaction.needs or transaction.ended is not None or isinstance(error, FATAL):
-                        reply = error
-                        break
+                if running is not None:
+                    try:
+                        reply = await _driven(transaction, running, wait)
+                    except Error as error:
+                        reply = error  # for want of what it needs, perhaps
+                if not transaction.needs or transaction.ended is not None:
+                    break
+                needed = transaction.gather()
+                transaction.undo(point)
+                transaction.needs = {}
+                await needed
+                transaction.enter(writes=bool(spec.flags & Flag.WRITE))
+                running, wait = handler(transaction, args, session), None
             if transaction.carries_time and transaction.ended is None:
                 transaction.depends = max(transaction.depends, await self._commit_time())
             if isinstance(reply, Error):
@@ -316,11 +312,18 @@ class Interaction:
         return self._session.failed(error)
 
 
-async def _finished(running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:
-    """Drives a coroutine that has given `wait` to its end."""
+async def _driven(transaction: Interactive, running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:
+    """Drives a handler to its end, from the Wait on that it has given; if its transaction ends meanwhile, so does it.
+
+    Raises:
+        Error: What the handler raises, or why the transaction has ended.
+    """
     while True:
-        assert wait is not None
-        await wait
+        if wait is not None:
+            await wait
+        if transaction.ended is not None:
+            running.close()
+            raise transaction.ended
         try:
             wait = running.send(None)
         except StopIteration as stop:
