@@ -353,6 +353,26 @@ def test_a_read_that_fails_is_told_and_the_transaction_lives_on(
 
 
 @MODES
+def test_a_count_that_fails_is_told_and_the_transaction_lives_on(
+    bench: Bench, one: Client, other: Client, mode: str
+) -> None:
+    other("SET", "blind", 1)  # nobody knows yet whether that key is new
+    one("BEGIN", mode)
+    broken = [True]
+
+    def fail(helper: str, method: str) -> None:
+        if broken[0] and helper == "base" and method in ("get", "page", "count"):
+            raise Corruption("bad sum", "000007.sst", 4711)
+
+    bench.it.fails = fail
+    assert one.fails("DBSIZE") == "CORRUPTION"
+    broken[0] = False
+    assert one("GET", "a") == b"1"
+    assert one("DBSIZE") == 5
+    assert one("COMMIT") == "OK"
+
+
+@MODES
 def test_a_read_of_too_much_is_told_and_the_transaction_lives_on(bench: Bench, one: Client, mode: str) -> None:
     one("SET", "large", "x" * 700_000)
     one("SET", "larger", "x" * 700_000)
