@@ -256,6 +256,20 @@ def test_what_waits_grows_old_too(mode: str) -> None:
     assert bench.other("SET", "mine", 2) == "OK"
 
 
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC"])
+def test_a_commit_that_waits_for_something_else_than_a_lock_grows_old_too(mode: str) -> None:
+    bench = Bench(transaction_max_ms=5000)
+    bench.one("BEGIN", mode)
+    bench.one("SET", "k", "v")
+    bench.store.hold(bench, held=True)
+    pending = bench.waits(bench.one, "COMMIT")
+    bench.pass_ms(5000)
+    bench.store.hold(bench, held=False)
+    bench.settle()
+    fails(pending.reply, "TXTIMEOUT")
+    assert bench.one("GET", "k") is None
+
+
 # KILL
 
 

@@ -147,7 +147,7 @@ class Interaction:
         try:
             while True:
                 if transaction.ended is not None:
-                    raise UnknownTransaction(transaction.ended.message)
+                    raise transaction.ended
                 transaction.depends = transaction.started = 0
                 wait = transaction.prepare()
                 if wait is None:
