@@ -156,7 +156,8 @@ class SnapshotTransaction(Interactive):
 
     def gather(self) -> Wait:
         self._check_snapshot()
-        failure, self._failure = self._failure, None
+        failure: BaseException | None = self._failure
+        self._failure = None
         if failure is None and self._gathered is not None:
             failure = self._gathered.failure
         if failure is not None:
