@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.doors import House, SessionHouse, WireHouse
+from tests.support.doors import Client, House, SessionHouse, WireHouse
 from tests.support.processes import RunningKeyhaus, keyhaus_server
 
 Servers = Callable[[str], RunningKeyhaus]
@@ -34,3 +34,18 @@ def house(request: pytest.FixtureRequest, shared_server: Servers) -> Iterator[Ho
     house = SessionHouse() if request.param == "sessions" else WireHouse(shared_server(request.param))
     yield house
     house.close()
+
+
+@pytest.fixture
+def one(house: House) -> Client:
+    return house.connect()
+
+
+@pytest.fixture
+def other(house: House) -> Client:
+    return house.connect()
+
+
+@pytest.fixture
+def third(house: House) -> Client:
+    return house.connect()

@@ -186,6 +186,18 @@ test_p4_without_a_deadlock = anomaly("""
     | 0 RANGE  | x=12,y=20 | x=11,y=20 | "        | x=12,y=20 | "       |
 """)
 
+# So who has read the key goes before who waits to do both, and writes it.
+test_p4_before_who_waits_to_read_and_write = anomaly("""
+    |            | PP        | PO            | P.        |
+    | 1 GET x    | 10        | 10            | 10        |
+    | 2 INCR x   | …         | 11            | …         |
+    | 2 COMMIT   | -         | …             | -         |
+    | 1 SET x 20 | OK        | OK            | OK        |
+    | 1 COMMIT   | OK 2:21   | OK 2:CONFLICT | OK 2:21   |
+    | 2 COMMIT   | OK        | -             | -         |
+    | 0 RANGE    | x=21,y=20 | x=20,y=20     | x=21,y=20 |
+""")
+
 # G-single, read skew: all that a transaction reads is of one moment.
 test_g_single_read_skew = anomaly("""
     |             | PP        | OO       | PO      | OP       | RP | RO | R. | MM      |

@@ -118,8 +118,13 @@ def test_a_range_that_was_read_and_changed_is_a_conflict(one: Caller, other: Cal
 
 
 def test_a_page_that_was_not_read_may_be_changed(one: Caller, other: Caller) -> None:
-    assert play(one, other, "RANGE a z LIMIT 1", "SET d 9; SET e 9")
-    assert play(one, other, "RANGE a z REV LIMIT 1", "SET b 9; SET d 9")
+    assert play(one, other, "RANGE a z LIMIT 1", "SET e 9; SET f 9")
+    assert play(one, other, "RANGE a z REV LIMIT 1", "SET a 9; SET b 9")
+
+
+def test_a_page_rests_on_the_key_behind_it(one: Caller, other: Caller) -> None:
+    assert not play(one, other, "RANGE a z LIMIT 1", "DEL d")
+    assert not play(one, other, "RANGE a z LIMIT 1", "SET c 9")
 
 
 @pytest.mark.parametrize("reads", ["GET b", "GET a", "RANGE g z", "DBSIZE", "SET new 1", "FLUSHDB", "DEL a"])

@@ -1,4 +1,4 @@
-"""Expiry within and beside transactions (T2): what was read alive must be alive at the end; locked keys are left alone.
+"""Expiry and eviction beside transactions (T2): what was read alive must be alive at the end, what is locked is left.
 
 Time is moved by hand. A key `k` ends 100 ms after each test has begun.
 """
@@ -257,3 +257,21 @@ def test_eviction_passes_over_what_is_locked(policy: str) -> None:
     kept = {number for number in range(100) if other("EXISTS", f"old:{number:03}")}
     assert kept >= set(range(40))
     assert len(kept) < 100
+
+
+def test_a_command_that_waits_for_memory_stays_in_its_transaction() -> None:
+    bench = Sessions(engine="memory", max_memory=2_000_000, max_memory_policy="allkeys-lru")
+    one, other = bench.connect(), bench.connect()
+    for number in range(1000):
+        assert other("SET", f"old:{number:03}", "x" * 1000) == "OK"
+    one("BEGIN")
+    assert one("SET", "k", 1) == "OK"
+    assert other("SET", "large", "x" * 2_000_000) == "OK"
+    pending = one.send("INCR", "k")
+    assert isinstance(pending, Pending)
+    bench.settle()
+    assert pending.done
+    assert pending.reply == 2
+    assert other("GET", "k") is None
+    assert one("COMMIT") == "OK"
+    assert other("GET", "k") == b"2"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from keyhaus.core.errors import Error
+from keyhaus.store.ordered import DEAL_STEP
 from keyhaus.store.transactions import WATCH_MS
 from tests.support.sessions import Caller, Pending, Sessions
 
@@ -254,6 +255,56 @@ def test_what_waits_grows_old_too(mode: str) -> None:
     fails(pending.reply, "TXTIMEOUT")
     fails(bench.one("COMMIT"), "NOTX")
     assert bench.other("SET", "mine", 2) == "OK"
+
+
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC"])
+def test_a_commit_that_waits_for_something_else_than_a_lock_grows_old_too(mode: str) -> None:
+    bench = Bench(transaction_max_ms=5000)
+    bench.one("BEGIN", mode)
+    bench.one("SET", "k", "v")
+    bench.store.hold(bench, held=True)
+    pending = bench.waits(bench.one, "COMMIT")
+    bench.pass_ms(5000)
+    bench.store.hold(bench, held=False)
+    bench.settle()
+    fails(pending.reply, "TXTIMEOUT")
+    assert bench.one("GET", "k") is None
+
+
+# KILL
+
+
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC"])
+def test_kill_fences_a_commit_that_waits_for_something_else_than_a_lock(mode: str) -> None:
+    bench = Bench()
+    number = bench.one("BEGIN", mode)
+    bench.one("SET", "k", "v")
+    bench.store.hold(bench, held=True)
+    pending = bench.waits(bench.one, "COMMIT")
+    assert bench.other("TRANSACTION", "KILL", number) == b"rolledback"
+    bench.store.hold(bench, held=False)
+    bench.settle()
+    fails(pending.reply, "NOTX", "KILL")
+    assert bench.other("GET", "k") is None
+    assert bench.other("TRANSACTION", "STATUS", number) == b"rolledback"
+
+
+@pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC", "READONLY"])
+@pytest.mark.parametrize("words", [("RANGE", "", ""), ("RANDOMKEY",), ("SCAN", 0)])
+def test_kill_ends_a_command_that_waits_until_keys_are_in_order(mode: str, words: tuple[str, ...]) -> None:
+    bench = Bench()
+    keys = 2 * DEAL_STEP
+    bench.other("MSET", *(word for number in range(keys) for word in (f"key:{number}", "x")))
+    number = bench.one("BEGIN", mode)
+    pending = bench.one.send(*words)
+    assert isinstance(pending, Pending)
+    assert bench.spawn.take_turn()
+    assert not pending.done
+    assert bench.other("TRANSACTION", "KILL", number) == b"rolledback"
+    bench.settle()
+    fails(pending.reply, "NOTX", "KILL")
+    fails(bench.one("COMMIT"), "NOTX", "KILL")
+    assert bench.one("SET", "k", "v") == "OK"
 
 
 # outcomes

@@ -13,16 +13,6 @@ ID = re.compile(rb"tx-[0-9a-hjkmnp-tv-z]{26}")
 STRANGER = b"tx-01t6mmm800" + 16 * b"z"
 
 
-@pytest.fixture
-def one(house: House) -> Client:
-    return house.connect()
-
-
-@pytest.fixture
-def other(house: House) -> Client:
-    return house.connect()
-
-
 def dead(one: Client, other: Client) -> bytes:
     """Lets the transaction of `one` die of a deadlock; its id. The other one's is rolled back."""
     assert other("BEGIN")

@@ -345,7 +345,7 @@ class LockModel(RuleBasedStateMachine):
             locked = []
             for place, key in enumerate(KEYS):
                 cell = database, place
-                locked.append(any(cell in one.keys or cell in one.ranges[0] | one.ranges[1] for one in held))
+                locked.append(any(cell in one.keys or cell in one.ranges[False] | one.ranges[True] for one in held))
                 assert self.locks.locked(database, key) is locked[-1]
             free = [key for key, taken in zip(KEYS, locked, strict=True) if not taken]
             assert self.locks.unlocked(database, list(KEYS)) == free

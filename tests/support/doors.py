@@ -77,6 +77,19 @@ def encoded(words: tuple[Word, ...]) -> list[bytes]:
     return [word if isinstance(word, bytes) else str(word).encode() for word in words]
 
 
+def begin(*clients: Client) -> None:
+    """Each begins a PESSIMISTIC transaction; the last one is the youngest."""
+    for client in clients:
+        assert client("BEGIN").startswith(b"tx-")
+
+
+def waiting(client: Client, *words: Word) -> Client:
+    """Sends a request that has to wait."""
+    client.send(*words)
+    assert client.waits(), f"{words} does not wait, but is answered {client.reply()!r}"
+    return client
+
+
 # without a network
 
 

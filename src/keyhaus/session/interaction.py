@@ -247,17 +247,20 @@ class Interaction:
         handler = spec.handler
         assert handler is not None
         try:
-            if running is not None:
-                reply = await _told(_finished(running, wait))
-            while transaction.needs:
-                if transaction.ended is not None:
-                    raise transaction.ended
+            while True:
+                if running is not None:
+                    try:
+                        reply = await _driven(transaction, running, wait)
+                    except Error as error:
+                        reply = error  # for want of what it needs, perhaps
+                if not transaction.needs or transaction.ended is not None:
+                    break
                 transaction.undo(point)
                 needed = transaction.gather()  # it may die of a deadlock here, and then takes nothing any more
                 transaction.needs = {}
                 await needed
                 transaction.enter(spec.inside == "writes")
-                reply = await _told(handler(transaction, args, self._session))
+                running, wait = handler(transaction, args, self._session), None
             if transaction.carries_time and transaction.ended is None:
                 transaction.depends = max(transaction.depends, await self._commit_time())
         except Error as error:
@@ -307,20 +310,19 @@ class Interaction:
         return self._session.failed(error)
 
 
-async def _finished(running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:
-    """Drives a coroutine that has given `wait` to its end."""
+async def _driven(transaction: Interactive, running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:
+    """Drives a handler to its end, from the Wait on that it has given; if its transaction ends meanwhile, so does it.
+
+    Raises:
+        Error: What the handler raises, or why the transaction has ended.
+    """
     while True:
-        assert wait is not None
-        await wait
+        if wait is not None:
+            await wait
+        if transaction.ended is not None:
+            running.close()
+            raise transaction.ended
         try:
             wait = running.send(None)
         except StopIteration as stop:
             return stop.value
-
-
-async def _told(running: Coroutine[Wait, None, Any]) -> Any:
-    """What a handler returns, or the Error that it raises."""
-    try:
-        return await running
-    except Error as error:
-        return error

@@ -142,6 +142,14 @@ class Session:
                 return _AS_ANY_OTHER
             self.depends = 0
             return self._enqueue(spec, args)
+        result = self._inside(spec, args)
+        if result.__class__ is not CoroutineType:
+            return result
+        self._running = result
+        return self._step()
+
+    def _inside(self, spec: CommandSpec, args: list[bytes]) -> Any:
+        """Runs a command in the current transaction: its reply, a coroutine for the rest, or that it runs outside."""
         interaction = self._interaction
         if interaction is None or spec.inside is None or (interaction.current is None and interaction.broken is None):
             return _AS_ANY_OTHER
@@ -150,17 +158,12 @@ class Session:
         except Error as error:
             self.depends = 0
             return self.failed(error)
-        result = self._inside(transaction, spec, args)
-        if result.__class__ is not CoroutineType:
-            return result
-        self._running = result
-        return self._step()
+        return self._run_inside(transaction, spec, args)
 
-    def _inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
+    def _run_inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command inside a transaction: its reply, or a coroutine for the rest of it."""
-        assert self._interaction is not None
         self.ask_as(transaction)
-        result = self._interaction.run(transaction, spec, args)
+        result = self.interaction.run(transaction, spec, args)
         if transaction.reads:
             self._count(transaction)
         return result
@@ -202,7 +205,11 @@ class Session:
                 still = self._evictor.make_room(needs_memory=True)
             except OutOfMemory as error:
                 return self._out_of_memory(spec, error)
-        return await self._again(spec, args, _NO_WAIT)
+        self.asks = None
+        result = self._inside(spec, args)
+        if result is _AS_ANY_OTHER:
+            return await self._again(spec, args, _NO_WAIT)
+        return await result if result.__class__ is CoroutineType else result
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
@@ -357,7 +364,7 @@ class Session:
         spec = lookup.find(args)
         if spec.inside not in ("reads", "writes"):
             raise UserError(f"TX takes commands that read or write data, not {spec.name}")
-        result = self._inside(transaction, spec, args)
+        result = self._run_inside(transaction, spec, args)
         if result.__class__ is CoroutineType:
             result = await result
         self.rests_on(self.depends)

@@ -158,7 +158,10 @@ class SnapshotTransaction(Interactive):
 
     def gather(self) -> Wait:
         self._check_snapshot()
-        failure = self._failure if self._gathered is None else self._gathered.failure
+        failure: BaseException | None = self._failure
+        self._failure = None
+        if failure is None and self._gathered is not None:
+            failure = self._gathered.failure
         if failure is not None:
             raise failure
         if not self._counting:
