@@ -6,6 +6,7 @@ VENV   ?= .venv
 ARGS   ?=
 SEEDS  ?= 1-1000
 PLANT  ?=
+WITHOUT ?=
 BIN    := $(VENV)/bin
 
 SHELL         := /bin/bash
@@ -16,7 +17,7 @@ MAKEFLAGS     += --no-builtin-rules
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 INSTALLED   := pyproject.toml constraints.txt src/keyhaus/__init__.py
 
-.PHONY: help serve test soak simulate bench bench-larger bench-compare docs reference client format lock clean
+.PHONY: help serve test soak simulate histories bench bench-larger bench-compare docs reference client format lock clean
 
 help: ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -42,6 +43,9 @@ soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_C
 
 simulate: $(VENV)/.test ## The whole store, simulated: SEEDS=1-100000, SEEDS=4711 ARGS=--trace, PLANT=fault
 	$(BIN)/python -m tests.support.simulate $(SEEDS) $(if $(PLANT),--plant $(PLANT)) $(ARGS)
+
+histories: $(VENV)/.test ## Transactions, checked: SEEDS=1-100000, SEEDS=4711 ARGS=--trace, WITHOUT=rule (ARGS=--rules)
+	$(BIN)/python -m tests.support.isolation $(SEEDS) $(if $(WITHOUT),--leave-out $(WITHOUT)) $(ARGS)
 
 bench: $(VENV)/.test ## Beside redis-server: throughput (ARGS='…'), then recovery and memory (RECOVERY_ARGS='…')
 	$(BIN)/python -m benchmarks.network $(ARGS)

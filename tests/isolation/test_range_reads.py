@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
+from keyhaus.core.errors import Conflict
+from keyhaus.store import optimistic
+from keyhaus.store.locks import Client
+from tests.support.based import BasedStore
 from tests.support.sessions import Caller, Sessions
 
 
@@ -43,3 +49,23 @@ def test_the_key_behind_a_page_is_validated_too(client: Caller, other: Caller) -
     client("SET", "d", "4")
     other("DEL", "b")
     client.raises("CONFLICT", "COMMIT")
+
+
+def test_a_flush_that_begins_while_a_long_range_is_validated_hides_nothing() -> None:
+    it = BasedStore()
+    for number in range(10):
+        it.soon(it.put(b"%d" % number, b"before"))
+    transaction = it.store.transactions.begin("optimistic", 0, Client())
+    transaction.enter(False)
+    transaction.page(b"", None, 100)
+    it.soon(it.put(b"9", b"since"))
+    transaction.enter(True)
+    transaction.put(b"other", b"v")
+    with patch.object(optimistic, "SLICE_KEYS", 1):
+        looked_through = transaction.prepare()
+        assert looked_through is not None
+        it.begin_flush()
+        it.settle()
+        assert looked_through.fired
+        with pytest.raises(Conflict):
+            transaction.check_commit()

@@ -224,6 +224,18 @@ def test_a_mapping_entry_that_is_locked_keeps_nobody_from_sweeping(bench: Sessio
     assert one("COMMIT") == "OK"
 
 
+@pytest.mark.parametrize(
+    "words", [("GET", "k"), ("MGET", "k", "stays"), ("EXISTS", "k"), ("RANGE", "", ""), ("KEYS", "*")]
+)
+def test_a_plain_read_of_what_has_expired_waits_for_nobody(
+    bench: Sessions, one: Caller, other: Caller, words: tuple[str, ...]
+) -> None:
+    one("BEGIN")
+    one("FLUSHDB")  # it locks the mapping entry
+    alone(bench, 200)
+    assert not isinstance(other.send(*words), Pending)
+
+
 def test_a_write_to_what_has_expired_and_is_locked_waits(bench: Sessions, one: Caller, other: Caller) -> None:
     one("BEGIN")
     one("LOCK", "k")

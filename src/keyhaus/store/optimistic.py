@@ -25,8 +25,9 @@ from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING
 from keyhaus.store.interactive import Interactive, check_bounds, read_by_page
-from keyhaus.store.keyspace import Keyspace, Table, as_of
+from keyhaus.store.keyspace import Keyspace, as_of
 from keyhaus.store.locks import Client
+from keyhaus.store.ordered import OrderedKeys
 from keyhaus.store.record import TOMBSTONE, Record
 from keyhaus.store.snapshot import Snapshot
 
@@ -312,29 +313,31 @@ class OptimisticTransaction(SnapshotTransaction):
     def _later_keys(self) -> Iterator[None]:
         """Looks at all keys in memory within the ranges that it read, and pauses now and then. Raises Conflict."""
         since = self.snapshot.seqno
-        looked_at = 0
         for database, start, end in self.ranges:
-            for table in self.store.spaces[database].tables(self.snapshot.view):
-                while not table.ordered.deal():
+            tables = self.store.spaces[database].tables(self.snapshot.view)
+            # What the active table has now it takes along when it is sealed meanwhile; what comes then the guard notes.
+            for records, ordered in [(table.records, table.ordered) for table in tables]:
+                while not ordered.deal():
                     yield None
                 at: bytes | None = start
                 while at is not None:
-                    at = self._later_slice(table, at, end, since)
-                    looked_at += 1
+                    at = self._later_slice(records, ordered, at, end, since)
                     if at is not None:
                         yield None
 
     @staticmethod
-    def _later_slice(table: Table | Keyspace, start: bytes, end: bytes | None, since: int) -> bytes | None:
+    def _later_slice(
+        records: dict[bytes, Record], ordered: OrderedKeys, start: bytes, end: bytes | None, since: int
+    ) -> bytes | None:
         """Looks at some keys of a table; where the next ones begin, None at the end."""
-        while not table.ordered.deal():
+        while not ordered.deal():
             pass
-        for looked_at, key in enumerate(table.ordered.ascending(start)):
+        for looked_at, key in enumerate(ordered.ascending(start)):
             if end is not None and key >= end:
                 return None
             if looked_at == SLICE_KEYS:
                 return key
-            record = table.records.get(key)
+            record = records.get(key)
             if record is not None and rec.seqno_of(record) > since:
                 raise _changed(key)
         return None

@@ -82,7 +82,7 @@ def _cells(transaction: Transaction) -> dict[_Cell, bool]:
             cells[entry[1], None] = True
         elif kind == SWAP:
             cells[entry[1], None] = cells[entry[2], None] = True
-        else:
+        elif kind != LAPSE:  # that has passed over what is locked, and a mapping entry's lock doesn't count (T2)
             cells.setdefault((entry[1], None), False)
             cells[entry[1], entry[2]] = True
     return cells

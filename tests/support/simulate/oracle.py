@@ -65,7 +65,7 @@ class Said(NamedTuple):
     def __str__(self) -> str:
         commit = self.commit
         done = f", commit {commit.seqno} {commit.operations}" if commit is not None else ""
-        return f"client {self.client}: {_words(self.args)} -> {self.reply!r} depends on {self.depends}{done}"
+        return f"client {self.client}: {words(self.args)} -> {self.reply!r} depends on {self.depends}{done}"
 
 
 class Moment:
@@ -131,24 +131,27 @@ class Oracle:
         commit, begin = store.commit, store.snapshots.begin
 
         def observed_commit(transaction: Transaction) -> Wait | None:
-            operations = transaction.operations
             wait = commit(transaction)
-            if wait is None:
-                self._committed(Commit(store.last, transaction.started, operations), transaction)
+            if wait is None:  # what it passed over (T2) is none of it any more
+                self._committed(Commit(store.last, transaction.started, transaction.operations), transaction)
             return wait
 
         def observed_begin() -> Snapshot:
             snapshot = begin()
-            assert store.ground is not None
-            moment = self.moments[snapshot] = Moment(snapshot, self.model, store.ground.restarts)
-            if self._running is not None:
-                self._running.moment = moment
+            self._began(snapshot)
             return snapshot
 
         store.commit = observed_commit  # type: ignore[method-assign]
         store.snapshots.begin = observed_begin  # type: ignore[method-assign]
 
-    def _committed(self, commit: Commit, transaction: Transaction) -> None:
+    def _began(self, snapshot: Snapshot) -> None:
+        assert self.store.ground is not None
+        moment = self.moments[snapshot] = Moment(snapshot, self.model, self.store.ground.restarts)
+        if self._running is not None:
+            self._running.moment = moment
+
+    def _take(self, commit: Commit) -> None:
+        """A commit is made."""
         if commit.seqno <= self.given:
             raise Broken(f"REUSED number {commit.seqno}: {self.given} was given before")
         if self.commits and commit.unix_ms < self.commits[-1].unix_ms:
@@ -159,6 +162,9 @@ class Oracle:
             self._history.append([commit.seqno, commit.unix_ms, [_told(one) for one in commit.operations]])
         self.counts["commits"] += 1
         self.happened.append((commit.seqno, commit.unix_ms, commit.operations))
+
+    def _committed(self, commit: Commit, transaction: Transaction) -> None:
+        self._take(commit)
         running = self._running
         if running is not None and running.session.transaction is transaction:
             self._pending = commit
@@ -225,7 +231,7 @@ class Oracle:
             or (isinstance(reply, SnapshotTooOld) and args[0] == b"KEYS" and self.may_be_too_old(client.moment))
         )
         if not fine:
-            raise Broken(f"ERROR without a reason: {_words(args)} -> {reply.code} {reply}")
+            raise Broken(f"ERROR without a reason: {words(args)} -> {reply.code} {reply}")
         self.counts[f"refused with {reply.code}"] += 1
         if args[0] == b"EXEC":
             client.queue, client.watched = None, {}
@@ -398,12 +404,12 @@ class Oracle:
             if isinstance(reply, Poisoned) and self.store.poisoned is not None:
                 self.counts["replaced by POISONED"] += 1
                 return
-            raise Broken(f"ORDER: {reply!r} instead of {expected.reply!r} for {_words(expected.args)}")
+            raise Broken(f"ORDER: {reply!r} instead of {expected.reply!r} for {words(expected.args)}")
         needed = max(expected.depends, expected.bound)
         store = self.store
         if needed > (store.synced if expected.synced or store.poisoned is not None else store.written):
             raise Broken(
-                f"EARLY: {_words(expected.args)} -> {reply!r} needs {needed}, written {store.written}, synced "
+                f"EARLY: {words(expected.args)} -> {reply!r} needs {needed}, written {store.written}, synced "
                 f"{store.synced}, poisoned {store.poisoned}"
             )
         if expected.synced:
@@ -432,7 +438,7 @@ class Oracle:
         if [space.rows for space in model.spaces] != [space.rows for space in self.model.spaces]:
             raise Broken("DONE the commits' operations are not what the commands do")
 
-    def recovered(self, candidates: list[int], found: list[dict[bytes, tuple[bytes, int]]], killed: bool) -> None:
+    def recovered(self, candidates: list[int], found: list[dict[bytes, tuple[bytes, int]]], killed: bool) -> int:
         """A recovery has found this; the last of `candidates` that explains it is where the history was cut."""
         self.check_whole()
         floor = self.told_any if killed else self.told_always
@@ -459,6 +465,7 @@ class Oracle:
         self._history = [entry for entry in self._history if entry[0] <= cut]
         self.begin, self.commits = shown.copy(), []
         self.model = shown
+        return cut
 
 
 def _told(operation: Operation) -> list[Any]:
@@ -473,5 +480,5 @@ def _fails(result: Any) -> bool:
     return isinstance(result, Refusal)
 
 
-def _words(args: list[bytes]) -> str:
+def words(args: list[bytes]) -> str:
     return " ".join(repr(word)[1:] if len(word) < 40 else f"<{len(word)} bytes>" for word in args)

@@ -51,6 +51,20 @@ class Faults(logging.Handler):
         if record.exc_info:
             self.seen.append(logging.Formatter().format(record))
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hears all that the product logs, and nobody else does."""
+        logger = logging.getLogger("keyhaus")
+        before = logger.level, logger.propagate
+        logger.addHandler(self)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+            logger.level, logger.propagate = before
+
 
 class Reader:
     """Reads a snapshot page by page, or some keys of it, while everything goes on."""
@@ -181,17 +195,8 @@ class World:
 
     def run(self) -> None:
         """Raises Broken."""
-        logger = logging.getLogger("keyhaus")
-        before = logger.level, logger.propagate
-        logger.addHandler(self._faults)
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-        try:
-            with self._watching_recoveries():
-                self._run()
-        finally:
-            logger.removeHandler(self._faults)
-            logger.level, logger.propagate = before
+        with self._faults.watching(), self._watching_recoveries():
+            self._run()
 
     def _run(self) -> None:
         self._start(killed=False)
@@ -273,19 +278,9 @@ class World:
             self.disk.arm(kind, self.random.choice(("journal/", "base/", "")), int(self.random.random() * 12))
 
     def _open(self) -> None:
-        choice = self.random.choice
         self.spawn = spawn = MachineSpawn(self.random, self.clock)
         spawn.factories = {"base": self._make_base, "run": self._make_builder}
-        settings = Settings(
-            databases=DATABASES,
-            durability=choice(DURABILITIES),
-            journal_segment_bytes=64 << 10,
-            journal_retain_bytes=choice((0, 100_000, 300_000)),
-            memtable_size=choice((8, 20, 40)),
-            cache_bytes=choice((0, 0, 4 << 10, 64 << 20, 64 << 20)),
-            snapshot_max_ms=choice((300, 5000, 100_000)),
-            snapshot_max_bytes=choice((2000, 1 << 20)),
-        )
+        settings = self._settings()
         self.disk.empty("runs")
         self.ground = ground = Ground(spawn, "base", ())
         opened: list[BaseException | None] = []
@@ -312,6 +307,19 @@ class World:
         self.oracle.excused = set()
         self._slow = self.random.choice(((), (), ("journal-writer", "journal-syncer"), ("base",), ("run-writer",)))
         self._table = self._events()
+
+    def _settings(self) -> Settings:
+        choice = self.random.choice
+        return Settings(
+            databases=DATABASES,
+            durability=choice(DURABILITIES),
+            journal_segment_bytes=64 << 10,
+            journal_retain_bytes=choice((0, 100_000, 300_000)),
+            memtable_size=choice((8, 20, 40)),
+            cache_bytes=choice((0, 0, 4 << 10, 64 << 20, 64 << 20)),
+            snapshot_max_ms=choice((300, 5000, 100_000)),
+            snapshot_max_bytes=choice((2000, 1 << 20)),
+        )
 
     def _flush_step(self, step: str) -> None:
         if step == "release":
