@@ -21,7 +21,7 @@ PLANTED_SEEDS = 200
 FIRST = {
     "stale-fill": 5115,
     "deadline-forgotten": 1280,
-    "dead-alive": 105,
+    "dead-alive": 380,
     "swept-by-hearsay": 75,
     "counted-in-itself": 55,
     "counted-twice": 870,

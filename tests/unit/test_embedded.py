@@ -26,6 +26,7 @@ from keyhaus.core.errors import (
     UnknownTransaction,
     UserError,
 )
+from keyhaus.embedded.caller import Caller
 from keyhaus.embedded.database import Database, open_database
 from keyhaus.store.opening import UnusableDirectory
 from tests.support.embedded import SMALL, Running, fields, until, waiting
@@ -391,3 +392,26 @@ def test_a_fault_within_a_turn_costs_nobody_else_anything(database: Database, ca
     with caplog.at_level(logging.ERROR):
         assert database.execute("PING") == "PONG"
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_interrupted_begin_leaves_no_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = Caller.execute
+
+    def interrupted(caller: Caller, args: list[bytes]) -> Any:
+        reply = execute(caller, args)
+        if args[0] == b"BEGIN":
+            raise KeyboardInterrupt
+        return reply
+
+    with open_database(engine="memory") as database:
+        with monkeypatch.context() as patched:
+            patched.setattr(Caller, "execute", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                database.transaction().__enter__()
+        assert database.execute("TRANSACTION", "LIST") == []
+        database.put("k", "v")
+        seen: list[bytes | None] = []
+        thread = threading.Thread(target=lambda: seen.append(database.get("k")))
+        thread.start()
+        thread.join()
+        assert seen == [b"v"]

@@ -114,7 +114,7 @@ async def run_in_transaction(tx: Transaction, args: list[bytes], context: Contex
 @command(
     "LOCK",
     -2,
-    Flag.READ | Flag.FAST,
+    Flag.READ | Flag.FAST | Flag.NO_MULTI,
     keys=Keys(1, -1),
     summary="Locks keys for the current PESSIMISTIC transaction before it reads them, as one that will write them.",
     since="keyhaus 0.1",

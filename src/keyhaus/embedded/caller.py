@@ -103,11 +103,19 @@ class Caller:
         Raises:
             Error: There is none.
         """
-        name: bytes = self.execute(args)
         with self._turns.taken(self._place):
-            if self._session is not None:
-                interaction = self._session.interaction
-                interaction.current = interaction.broken = None  # it may have ended already
+            session = self._session or self._open_session()
+            before = set(session.interaction.open)
+            session.names_only = True
+        try:
+            name: bytes = self.execute(args)
+        except BaseException:
+            with self._turns.taken(self._place):  # a signal's handler may have come between its begin and its name
+                for number in [number for number in session.interaction.open if number not in before]:
+                    self._store.transactions.end(session.interaction.open[number])
+            raise
+        finally:
+            session.names_only = False
         return name
 
     def _run(self, args: list[bytes]) -> Any:

@@ -6,7 +6,7 @@ SIGTERM that raise, or might, are called through here: at once where the main th
 leaves. Steps take microseconds; what is waited for (locks, the disk) is waited for outside.
 
 Handlers that are set later are not known here. Where one of those breaks into a step, the database takes no more
-(`Database.tear`).
+(`Database._tear`).
 """
 
 from __future__ import annotations

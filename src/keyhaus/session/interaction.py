@@ -55,6 +55,7 @@ class Interaction:
     Attributes:
         current: The one that data commands run in; None for none.
         broken: Why the current one ended, until the client takes note of it.
+        broken_depends: What is told of that end depends on it (C2): the newest commit then, of a conflict.
         open: All of them, by id.
     """
 
@@ -64,6 +65,7 @@ class Interaction:
         self.current: Interactive | None = None
         self.broken: Error | None = None
         self._broken_number = b""  # whose end that was
+        self.broken_depends = 0
         self.open: dict[bytes, Interactive] = {}
 
     # begin and end
@@ -81,8 +83,9 @@ class Interaction:
         )
         transaction.on_end = self._ended
         transaction.unread = session.has_unread
-        self.open[transaction.number] = self.current = transaction
-        self.broken = None
+        self.open[transaction.number] = transaction
+        if not session.names_only:
+            self.current, self.broken = transaction, None
         return transaction.name
 
     def _ended(self, transaction: Interactive) -> None:
@@ -90,6 +93,7 @@ class Interaction:
         if self.current is transaction:
             self.current = None
             self.broken, self._broken_number = transaction.ended, transaction.number
+            self.broken_depends = self._store.last if isinstance(self.broken, Conflict) else 0
 
     def find(self, word: bytes | None) -> Interactive:
         """The transaction that a command names, or the current one.
@@ -142,7 +146,7 @@ class Interaction:
             while True:
                 if transaction.ended is not None:
                     raise transaction.ended
-                transaction.depends = transaction.started = 0
+                transaction.started = 0
                 wait = transaction.prepare()
                 if wait is None:
                     transaction.check_commit()
@@ -153,6 +157,8 @@ class Interaction:
             seqno = self._store.transactions.committed(transaction)
         except FATAL as error:
             if isinstance(error, Conflict):
+                if transaction.carries_time and transaction.ended is None:
+                    await self._commit_time()
                 self._session.rests_on(self._store.last)  # decided by a commit that may be as new as that (C2)
             self._store.transactions.end(transaction, error)
             raise
@@ -167,6 +173,8 @@ class Interaction:
     def _end_of(self, word: bytes | None) -> Interactive:
         """The transaction that a COMMIT or ROLLBACK is about; of one that has ended the client takes note by it."""
         noted = self._names_broken(word)
+        if noted:
+            self._session.rests_on(self.broken_depends)
         try:
             return self.find(word)
         finally:
@@ -214,6 +222,8 @@ class Interaction:
         try:
             transaction.enter(spec.inside == "writes")
         except Error as error:
+            if transaction.carries_time and transaction.ended is None:
+                return self._rest(transaction, spec, args, point, None, None, error)
             return self._failed(transaction, point, error)
         running = handler(transaction, args, self._session)
         try:

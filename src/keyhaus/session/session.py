@@ -79,6 +79,7 @@ class Session:
         self.store = hub.store
         self.lock_client = Client()
         self.diverts = False  # in MULTI, or there was a BEGIN
+        self.names_only = False  # whether BEGIN leaves it at the id, and makes no transaction the current one
         self.asks: bool | None = None  # whether the reply needs a sync; None: what the server's durability says
         self._interaction: Interaction | None = None
         self._tx = Transaction(hub.store, 0, self.lock_client)
@@ -156,7 +157,7 @@ class Session:
         try:
             transaction = interaction.divert(spec)
         except Error as error:
-            self.depends = 0
+            self.depends = 0 if interaction.broken is None else interaction.broken_depends
             return self.failed(error)
         return self._run_inside(transaction, spec, args)
 
@@ -359,11 +360,21 @@ class Session:
     def rollback_transaction(self, name: bytes | None) -> None:
         self.interaction.rollback(name)
 
+    async def _room_inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> None:
+        """What `_make_room` does, for a command that TX runs. Raises OutOfMemory."""
+        self.rests_on(self.store.last)
+        while (wait := self._evictor.make_room(needs_memory=spec.needs_memory)) is not None:
+            await wait
+        if spec.uses is not None:
+            self._evictor.note(transaction.database, spec.uses.of(args))
+
     async def run_in_transaction(self, name: bytes, args: list[bytes]) -> Any:
         transaction = self.interaction.find(name)
         spec = lookup.find(args)
         if spec.inside not in ("reads", "writes"):
             raise UserError(f"TX takes commands that read or write data, not {spec.name}")
+        if self._evictor.limit:
+            await self._room_inside(transaction, spec, args)
         result = self._run_inside(transaction, spec, args)
         if result.__class__ is CoroutineType:
             result = await result

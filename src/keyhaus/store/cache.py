@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Final
+from zlib import crc32
 
 from keyhaus.store.record import Record
 
 ABSENT: Final = b""
 PARTS: Final = 64
-_PART_BITS: Final = 56  # the part is in the hash's high bits, since a dict goes by the low ones
 ROW_BYTES: Final = 190  # what a row costs beside its bytes: two objects, and its place in the ordered dict; measured
 
 
@@ -41,11 +41,11 @@ class RowCache:
         return sum(map(len, self._parts))
 
     def _part(self, row: bytes) -> OrderedDict[bytes, Record]:
-        return self._parts[(hash(row) >> _PART_BITS) % PARTS]
+        return self._parts[crc32(row) % PARTS]  # no `hash`, which is another one in each process
 
     def get(self, row: bytes) -> Record | None:
         """The record under a row's key, ABSENT where the base has none, None where that isn't known here."""
-        part = self._parts[(hash(row) >> _PART_BITS) % PARTS]
+        part = self._parts[crc32(row) % PARTS]
         record = part.get(row)
         if record is None:
             self.misses += 1

@@ -156,7 +156,7 @@ class Interactive(Transaction):
         journal = self.store.journal
         if journal is not None and journal.poisoned is not None and self.rests_on_unsynced():
             raise Poisoned(journal.poisoned.message)
-        self.depends = self.started = 0
+        self.started = 0  # what it depends on stays: its own writes were made from what it had read (C2)
         self.carries_time = False
         self.writing = writes
         self._mark = (self.written, self.kept - self.bytes)
@@ -177,6 +177,7 @@ class Interactive(Transaction):
     def check_alive(self) -> None:
         """T2: what it rests on must not have expired. Raises Conflict."""
         if self.deadline <= self.now():
+            self.carries_time = True
             raise Conflict("a record that the transaction read has expired since: run it again")
 
     def undo(self, mark: int) -> None:
@@ -294,6 +295,13 @@ class Interactive(Transaction):
             raise TransactionTooLarge(self.kept, limits.TRANSACTION_READ_BYTES_MAX, what, "TRANSACTION_READ_BYTES_MAX")
         self._take(size + ENTRY_BYTES)
 
+    @staticmethod
+    def check_ranges(ranges: int) -> None:
+        """Everybody looks at each range often, so there are only so many. Raises TransactionTooLarge."""
+        if ranges > limits.TRANSACTION_RANGES_MAX:
+            what = "{} ranges are locked, or were read"
+            raise TransactionTooLarge(ranges, limits.TRANSACTION_RANGES_MAX, what, "TRANSACTION_RANGES_MAX")
+
     def _take(self, size: int) -> None:
         self.bytes += size
         transactions = self.store.transactions
@@ -367,6 +375,7 @@ class PessimisticTransaction(Interactive):
         if not self._lock(None, False):
             return False
         before, size = len(owner.ranges), len(start) + len(end or b"")
+        self.check_ranges(before)
         if locks.take_range(owner, database, start, end, exclusive):
             if len(owner.ranges) > before:
                 self.keep(size)

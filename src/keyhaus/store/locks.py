@@ -19,13 +19,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from keyhaus.core.errors import Deadlock, Error, LockTimeout
 from keyhaus.core.wait import Wait
 from keyhaus.store.ordered import OrderedKeys
 
-CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names
+CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names, and others whom somebody waits for
 WAIT_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -41,7 +42,7 @@ class Client:
 
     def __init__(self) -> None:
         self.waiting: Request | None = None
-        self.owners: set[Owner] = set()
+        self.owners: dict[Owner, None] = {}
 
 
 _GRANTED: Final = Wait()
@@ -140,7 +141,7 @@ class _Database:
     """The locks of one database.
 
     Attributes:
-        holders: By key (None: the mapping entry) its only holder, or the set of those who share it.
+        holders: By key (None: the mapping entry) its only holder, or those who share it, in order.
         ordered: The order of the keys that are locked, for ranges.
         ranges: The ranges that are held.
         queues: By key those who wait for it, in order.
@@ -148,12 +149,17 @@ class _Database:
     """
 
     def __init__(self) -> None:
-        self.holders: dict[bytes | None, Owner | set[Owner]] = {}
+        self.holders: dict[bytes | None, Owner | dict[Owner, None]] = {}
         self.keys: dict[bytes, None] = {}  # those of `holders`, kept once anybody has asked for a range
         self.ordered: OrderedKeys | None = None
         self.ranges: list[Range] = []
         self.queues: dict[bytes | None, deque[Request]] = {}
         self.range_queue: list[Request] = []
+
+    def forget_order(self) -> None:
+        """Where nobody has or wants a range the order is of no use, and would keep keys that nobody holds any more."""
+        if self.ordered is not None and not self.ranges and not self.range_queue:
+            self.ordered, self.keys = None, {}
 
     def order(self) -> OrderedKeys:
         if self.ordered is None:
@@ -243,11 +249,11 @@ class Locks:
                     where.ordered.add(key)
         elif holders is not owner:
             if isinstance(holders, Owner):
-                where.holders[key] = {holders, owner}
+                where.holders[key] = {holders: None, owner: None}
             else:
-                holders.add(owner)
+                holders[owner] = None
         if not owner.keys and not owner.ranges:
-            owner.client.owners.add(owner)
+            owner.client.owners[owner] = None
             self.active += 1
         owner.keys[database, key] = exclusive
 
@@ -255,7 +261,7 @@ class Locks:
         """Ranges of one owner that touch become one, so that a scan page by page holds one range."""
         owner, where = span.owner, self._of(span.database)
         if not owner.keys and not owner.ranges:
-            owner.client.owners.add(owner)
+            owner.client.owners[owner] = None
             self.active += 1
         for other in owner.ranges[::-1]:
             if other.database != span.database or other.exclusive is not span.exclusive or not _touch(other, span):
@@ -347,7 +353,7 @@ class Locks:
         else:
             request = None
         if owner.keys or owner.ranges:
-            owner.client.owners.discard(owner)
+            del owner.client.owners[owner]
             self.active -= 1
         keys: dict[int, list[bytes | None]] = {}
         for database, key in owner.keys:
@@ -358,17 +364,19 @@ class Locks:
                 if where.ordered is not None and key is not None:
                     del where.keys[key]
             else:
-                holders.discard(owner)
+                del holders[owner]
                 if len(holders) == 1:
-                    where.holders[key] = holders.pop()
+                    where.holders[key] = next(iter(holders))
             if where.queues or where.range_queue:
                 keys.setdefault(database, []).append(key)
         ranges, owner.ranges = owner.ranges, []
-        owner.keys = {}
         spans: dict[int, list[Range]] = {}
         for span in ranges:
             self._databases[span.database].ranges.remove(span)
             spans.setdefault(span.database, []).append(span)
+        for database in {database for database, _ in owner.keys}:
+            self._databases[database].forget_order()
+        owner.keys = {}
         if request is not None:
             if request.span is None:
                 keys.setdefault(request.database, []).append(request.key)
@@ -435,11 +443,11 @@ class Locks:
         return [key for key in keys if not self.locked(database, key)]
 
     def waits_for(self, owner: Owner | None) -> list[str]:
-        """The names of those whom an owner waits for now."""
+        """The names of those whom an owner waits for now, of a few at the most."""
         request = None if owner is None else owner.client.waiting
         if request is None or request.owner is not owner:
             return []
-        return [other.name for other in dict.fromkeys(self._edges(request, queued=True))]
+        return [other.name for other in dict.fromkeys(islice(self._edges(request, queued=True), CYCLE_SHOWN))]
 
     def _holders(self, request: Request) -> Iterator[Owner]:
         """Those who hold what a request can't share with them."""

@@ -34,6 +34,7 @@ from keyhaus.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
+RANGES_A_SLICE: Final = 64  # short ones that are validated at once
 SLICE_KEYS: Final = 2000  # of a range that are validated at once
 
 
@@ -212,7 +213,11 @@ class OptimisticTransaction(SnapshotTransaction):
     def forget(self) -> None:
         super().forget()
         self.points, self.ranges = {}, []
-        self._leave_guard()
+
+    def let_go(self) -> None:
+        super().let_go()
+        self._leave_guard()  # of a COMMIT that was refused: what comes now may read more
+        self._validated = False
 
     # what it reads
 
@@ -237,6 +242,7 @@ class OptimisticTransaction(SnapshotTransaction):
                 return
         check_bounds(start, end)
         self.ranges.append((self.database, start, end))
+        self.check_ranges(len(self.ranges))
         self.keep(len(start) + len(end or b""))
 
     def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
@@ -261,7 +267,7 @@ class OptimisticTransaction(SnapshotTransaction):
         if self._guard is None:
             if not self._is_long():
                 return None
-            self._guard = Guard(self.ranges)
+            self._guard = Guard(list(self.ranges))
             self.store.guards.append(self._guard)
         wait = Wait()
         self._look_through(self._later_keys(), wait)
@@ -313,7 +319,9 @@ class OptimisticTransaction(SnapshotTransaction):
     def _later_keys(self) -> Iterator[None]:
         """Looks at all keys in memory within the ranges that it read, and pauses now and then. Raises Conflict."""
         since = self.snapshot.seqno
-        for database, start, end in self.ranges:
+        for number, (database, start, end) in enumerate(self.ranges):
+            if number % RANGES_A_SLICE == RANGES_A_SLICE - 1:
+                yield None
             tables = self.store.spaces[database].tables(self.snapshot.view)
             # What the active table has now it takes along when it is sealed meanwhile; what comes then the guard notes.
             for records, ordered in [(table.records, table.ordered) for table in tables]:
