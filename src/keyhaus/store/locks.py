@@ -19,7 +19,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from keyhaus.core.errors import Deadlock, Error, LockTimeout
@@ -447,7 +446,12 @@ class Locks:
         request = None if owner is None else owner.client.waiting
         if request is None or request.owner is not owner:
             return []
-        return [other.name for other in dict.fromkeys(islice(self._edges(request, queued=True), CYCLE_SHOWN))]
+        names: dict[str, None] = {}
+        for other in self._edges(request, queued=True):
+            names[other.name] = None
+            if len(names) == CYCLE_SHOWN:
+                break
+        return list(names)
 
     def _holders(self, request: Request) -> Iterator[Owner]:
         """Those who hold what a request can't share with them."""
