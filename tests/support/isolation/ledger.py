@@ -262,8 +262,8 @@ class Ledger:
         if code in FATAL:
             self._gone(operation, code)
             return self._leave(call.caller.state, operation)
-        if not isinstance(reply, StorageError):
-            operation.steps.append(self._step(call, args, reply, operation.database))
+        failed = isinstance(reply, StorageError)
+        (operation.failed if failed else operation.steps).append(self._step(call, args, reply, operation.database))
         return None
 
     def _tx(self, call: Call) -> None:

@@ -66,6 +66,7 @@ class Operation:
         times: The store's time at both.
         point, time: Its serial point: the tick and the time.
         steps: Its commands.
+        failed: Commands of it that the disk failed: of what they read nothing is known, but it may rest on that.
         watched: Reads of watched keys since WATCH, which have to hold at its serial point too.
         marks: What an EXEC watches, each with the tick of WATCH.
         commit: What it committed.
@@ -88,6 +89,7 @@ class Operation:
     point: int = -1
     time: int = 0
     steps: list[Step] = field(default_factory=list)
+    failed: list[Step] = field(default_factory=list)
     watched: list[Step] = field(default_factory=list)
     marks: dict[tuple[int, bytes], int] = field(default_factory=dict)
     commit: Placed | None = None

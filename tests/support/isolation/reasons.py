@@ -44,7 +44,8 @@ def check(operations: list[Operation], commits: list[Placed], begin: Model) -> N
         if operation.mode == EXEC:
             spans = [(Span(database, key, key + b"\0"), since) for (database, key), since in operation.marks.items()]
         elif operation.mode == OPTIMISTIC:
-            spans = [(span, operation.point) for step in operation.steps for span in _spans(step)]
+            steps = [*operation.steps, *operation.failed]
+            spans = [(span, operation.point) for step in steps for span in _spans(step)]
         before = [commit for commit in commits if commit.point < operation.ended]
         touched = any(_touches(commit, span) for span, since in spans for commit in before if commit.point > since)
         if not touched and not any(0 < deadline <= operation.times[1] for deadline in _deadlines(before, begin)):
