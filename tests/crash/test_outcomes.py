@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keyhaus.core import limits
-from keyhaus.store.locks import Client
+from keyhaus.store.lock_requests import Client
 from tests.support.based import BasedStore
 
 KEPT_MS = limits.OUTCOME_KEPT_MS + limits.TRANSACTION_AGE_MS

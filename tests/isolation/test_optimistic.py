@@ -201,15 +201,19 @@ def test_a_snapshot_that_is_not_kept_any_longer_ends_it(mode: str) -> None:
 
 
 class Long:
-    """A transaction that has read a long range and whose COMMIT is taken turn by turn."""
+    """A transaction that has read a long range, or many keys, and whose COMMIT is taken turn by turn."""
 
-    def __init__(self, bench: Sessions) -> None:
+    def __init__(self, bench: Sessions, *, by_key: bool = False) -> None:
         self.bench = bench
         self.one, self.other = bench.connect(), bench.connect()
-        for at in range(0, LONG, 1000):
-            self.other("MSET", *(word for number in range(at, at + 1000) for word in (f"key:{number:05}", "x")))
+        thousands = [[f"key:{number:05}" for number in range(at, at + 1000)] for at in range(0, LONG, 1000)]
+        for keys in thousands:
+            self.other("MSET", *(word for key in keys for word in (key, "x")))
         self.number = self.one("BEGIN", "OPTIMISTIC")
-        start: bytes | None = b"key:"
+        if by_key:
+            for keys in thousands:
+                self.one("MGET", *keys)
+        start: bytes | None = None if by_key else b"key:"
         while start is not None:
             start, _ = self.one("RANGE", start, "key;", "KEYS")
         assert self.one("SET", "done", "yes") == "OK"
@@ -235,8 +239,9 @@ class Long:
         return "OK" if self.pending.reply == "OK" else self.pending.reply.code
 
 
-def test_a_long_range_that_nobody_changes_is_committed(bench: Sessions) -> None:
-    it = Long(bench)
+@pytest.mark.parametrize("by_key", [False, True])
+def test_what_is_long_and_nobody_changes_is_committed(bench: Sessions, *, by_key: bool) -> None:
+    it = Long(bench, by_key=by_key)
     it.begin_commit()
     assert it.end() == "OK"
 
@@ -253,8 +258,8 @@ def test_a_change_before_the_commit_is_found_in_a_long_range(bench: Sessions) ->
         bench.connect()("FLUSHALL")
 
 
-def turns_of_a_long_commit() -> int:
-    it = Long(Sessions())
+def turns_of_a_long_commit(*, by_key: bool = False) -> int:
+    it = Long(Sessions(), by_key=by_key)
     it.begin_commit()
     turns = 0
     while it.turn():
@@ -286,6 +291,19 @@ def test_a_change_between_any_two_slices_is_a_conflict(change: str) -> None:
         CHANGES[change](it)
         if change == "a swap":
             it.other("SWAPDB", 0, 1)
+        assert it.end() == "CONFLICT", f"after {at} of {turns} turns"
+
+
+@pytest.mark.parametrize("change", sorted({*CHANGES} - {"a new key"}))
+def test_a_change_of_one_of_many_keys_between_any_two_slices_is_a_conflict(change: str) -> None:
+    turns = turns_of_a_long_commit(by_key=True)
+    assert turns > 2
+    for at in range(turns):
+        it = Long(Sessions(), by_key=True)
+        it.begin_commit()
+        for _ in range(at):
+            assert it.turn()
+        CHANGES[change](it)
         assert it.end() == "CONFLICT", f"after {at} of {turns} turns"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from keyhaus.core.errors import Conflict
 from keyhaus.store import optimistic
-from keyhaus.store.locks import Client
+from keyhaus.store.lock_requests import Client
 from tests.support.based import BasedStore
 from tests.support.sessions import Caller, Sessions
 

@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from keyhaus.core.errors import SnapshotTooOld
-from keyhaus.store.locks import Client
+from keyhaus.store.lock_requests import Client
 from keyhaus.store.record import value_of
 from keyhaus.store.snapshot import Snapshot
 from keyhaus.store.transaction import Transaction

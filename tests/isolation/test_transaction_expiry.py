@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from keyhaus.core.errors import Error
+from keyhaus.core.limits import EVICTION_STEP_KEYS, SWEEP_KEYS_MAX
 from tests.support.sessions import Caller, Pending, Sessions
 
 WRITING = pytest.mark.parametrize("mode", ["PESSIMISTIC", "OPTIMISTIC"])
@@ -196,6 +197,24 @@ def test_the_sweeper_passes_over_what_is_locked(bench: Sessions, one: Caller, ot
     assert other("DBSIZE") == 2 - (lock == "DELRANGE l m")
 
 
+def test_what_has_expired_behind_many_locked_keys_is_swept(bench: Sessions, one: Caller, other: Caller) -> None:
+    bench.pass_ms(1000)
+    before = other("DBSIZE")
+    keys = [f"locked:{number}" for number in range(2 * SWEEP_KEYS_MAX + 1)]
+    for key in keys:
+        other("SET", key, 1, "PX", 1000)
+    other("SET", "free", 1, "PX", 2000)
+    one("BEGIN", "TIMEOUT", 1_000_000)
+    one("LOCK", *keys)
+    bench.pass_ms(3000)
+    assert other("DBSIZE") == before + len(keys)
+    one("SET", keys[0], "lives on")
+    one("DEL", keys[1])
+    assert one("COMMIT") == "OK"
+    bench.pass_ms(1000)
+    assert other("DBSIZE") == before + 1
+
+
 def test_lazy_expiry_passes_over_what_is_locked(bench: Sessions, one: Caller, other: Caller) -> None:
     one("BEGIN")
     one("LOCK", "k")
@@ -269,6 +288,27 @@ def test_eviction_passes_over_what_is_locked(policy: str) -> None:
     kept = {number for number in range(100) if other("EXISTS", f"old:{number:03}")}
     assert kept >= set(range(40))
     assert len(kept) < 100
+
+
+def test_what_is_behind_many_locked_keys_is_evicted() -> None:
+    bench = Sessions(engine="memory", max_memory=1_000_000, max_memory_policy="volatile-ttl")
+    one, other = bench.connect(), bench.connect()
+    locked = [f"locked:{number}" for number in range(3 * EVICTION_STEP_KEYS)]
+    for key in locked:
+        assert other("SET", key, "x" * 1000, "PX", 1_000_000) == "OK"
+    one("BEGIN", "TIMEOUT", 1_000_000)
+    assert one("LOCK", *locked) == "OK"
+    for number in range(2000):
+        pending = other.send("SET", f"new:{number:03}", "x" * 1000, "PX", 2_000_000)
+        bench.settle()
+        assert (pending.reply if isinstance(pending, Pending) else pending) == "OK"
+    assert other("EXISTS", *locked) == len(locked)
+    assert len(locked) < other("DBSIZE") < 1000
+    assert one("COMMIT") == "OK"
+    for number in range(1000):
+        other("SET", f"more:{number:03}", "x" * 1000, "PX", 3_000_000)
+        bench.settle()
+    assert other("EXISTS", *locked) == 0
 
 
 def test_a_command_that_waits_for_memory_stays_in_its_transaction() -> None:

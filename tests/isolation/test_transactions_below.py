@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from keyhaus.core.errors import Corruption, Error
+from keyhaus.core.limits import SWEEP_KEYS_MAX
 from keyhaus.core.wait import Wait
 from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
@@ -325,6 +326,23 @@ def test_the_sweeper_passes_over_locked_keys_of_the_base(expiring: Bench) -> Non
     assert one("ROLLBACK") == "OK"
     bench.pass_ms(1000)
     assert other("DBSIZE") == 4
+
+
+def test_what_has_expired_in_the_base_behind_many_locked_keys_is_swept() -> None:
+    bench = Bench()
+    one, other = bench.connect(), bench.connect()
+    keys = [f"locked:{number}" for number in range(2 * SWEEP_KEYS_MAX + 1)]
+    for key in keys:
+        other("SET", key, 1, "PX", 1000)
+    other("SET", "free", 1, "PX", 2000)
+    bench.flush()
+    one("BEGIN", "TIMEOUT", 1_000_000)
+    one("LOCK", *keys)
+    bench.pass_ms(4000)
+    assert other("DBSIZE") == len(KEPT) + len(keys)
+    assert one("ROLLBACK") == "OK"
+    bench.pass_ms(3000)
+    assert other("DBSIZE") == len(KEPT)
 
 
 # what can't be read

@@ -23,11 +23,13 @@ from keyhaus.core.errors import (
     LimitExceeded,
     OtherFormat,
     StorageError,
+    TransactionEnded,
     UnknownTransaction,
     UserError,
 )
 from keyhaus.embedded.caller import Caller
 from keyhaus.embedded.database import Database, open_database
+from keyhaus.embedded.transactions import Transaction
 from keyhaus.store.opening import UnusableDirectory
 from tests.support.embedded import SMALL, Running, fields, until, waiting
 
@@ -367,7 +369,34 @@ def test_another_threads_transaction_is_none(database: Database) -> None:
     with database.transaction() as transaction:
         with pytest.raises(UnknownTransaction):
             Running(transaction.get, "k").result()
-        assert transaction.get("k") is None
+        for end in (transaction.commit, transaction.rollback):
+            with pytest.raises(UnknownTransaction):
+                Running(end).result()
+        transaction.put("k", 1)
+    assert database.get("k") == b"1"
+    for call in (transaction.commit, transaction.rollback, lambda: transaction.get("k")):
+        with pytest.raises(UnknownTransaction) as raised:
+            call()
+        assert not raised.value.retryable
+
+
+def test_a_transaction_that_was_ended_meanwhile_is_run_again(database: Database) -> None:
+    attempts: list[str] = []
+
+    def change(transaction: Transaction) -> None:
+        transaction.put("k", len(attempts))
+        attempts.append(transaction.id)
+        if len(attempts) == 1:
+            assert database.execute("TRANSACTION", "KILL", transaction.id) == b"rolledback"
+            with pytest.raises(TransactionEnded) as raised:
+                transaction.get("k")
+            assert raised.value.retryable
+        elif len(attempts) == 2:
+            assert database.execute("TRANSACTION", "KILL", transaction.id) == b"rolledback"
+
+    database.run(change)
+    assert len(attempts) == 3
+    assert database.get("k") == b"2"
 
 
 def test_a_transactions_arguments_are_checked(database: Database) -> None:

@@ -10,31 +10,9 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from keyhaus.core import errors
-from keyhaus.core.errors import (
-    Conflict,
-    Deadlock,
-    Error,
-    Internal,
-    LockTimeout,
-    Poisoned,
-    SnapshotTooOld,
-    TransactionTimeout,
-    TransactionTooLarge,
-    UnknownTransaction,
-    UserError,
-)
+from keyhaus.core.errors import Error, TransactionEnded, UserError
 
-# After these the server has rolled the transaction back.
-ENDING: Final = (
-    Conflict,
-    Deadlock,
-    Internal,
-    LockTimeout,
-    Poisoned,
-    SnapshotTooOld,
-    TransactionTimeout,
-    TransactionTooLarge,
-)
+__all__ = ("ConnectionLost", "OutcomeUnknown", "TransactionEnded", "answered", "from_wire")
 
 
 class ConnectionLost(Error, ConnectionError):
@@ -48,12 +26,6 @@ class OutcomeUnknown(Error, ConnectionError):
     """The connection broke while a write or a COMMIT was under way: it may have happened, once, or not at all."""
 
     code = "OUTCOMEUNKNOWN"
-
-
-class TransactionEnded(UnknownTransaction):
-    """The server has ended the transaction: its time was over, or somebody killed it. Nothing of it happened."""
-
-    retryable = True
 
 
 def _classes() -> dict[str, type[Error]]:

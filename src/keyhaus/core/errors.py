@@ -15,11 +15,13 @@ class Error(Exception):
     Attributes:
         code: A stable word for programs; codecs map it to their wire form.
         retryable: Whether sending the same request (or running the same transaction) again may succeed.
+        ends_transaction: Whether the interactive transaction that meets it can't go on: it is rolled back and gone.
         message: One sentence for people.
     """
 
     code: ClassVar[str] = "ERR"
     retryable: ClassVar[bool] = False
+    ends_transaction: ClassVar[bool] = False
 
     def __init__(self, message: str | bytes) -> None:
         self.raw = message if isinstance(message, bytes) else message.encode("utf-8", "surrogateescape")
@@ -34,6 +36,7 @@ class Internal(Error):
     """A fault of keyhaus itself; the log has its traceback. Nothing of the request was done."""
 
     code = "INTERNAL"
+    ends_transaction = True
 
     def __init__(self) -> None:
         super().__init__("internal error: the request was not executed; the server's log says more")
@@ -109,6 +112,7 @@ class TransactionTooLarge(TransactionError):
     """A transaction, or a single command, writes more than `max-transaction-bytes`; or it has read too much."""
 
     code = "TXTOOLARGE"
+    ends_transaction = True
 
     def __init__(
         self, size: int, most: int, what: str = "the write has {} bytes", limit: str = "max-transaction-bytes"
@@ -121,6 +125,7 @@ class SnapshotTooOld(TransactionError):
 
     code = "SNAPSHOTTOOOLD"
     retryable = True
+    ends_transaction = True
 
 
 class Conflict(TransactionError):
@@ -128,6 +133,7 @@ class Conflict(TransactionError):
 
     code = "CONFLICT"
     retryable = True
+    ends_transaction = True
 
 
 class Deadlock(TransactionError):
@@ -135,6 +141,7 @@ class Deadlock(TransactionError):
 
     code = "DEADLOCK"
     retryable = True
+    ends_transaction = True
 
 
 class LockTimeout(TransactionError):
@@ -142,6 +149,7 @@ class LockTimeout(TransactionError):
 
     code = "LOCKTIMEOUT"
     retryable = True
+    ends_transaction = True
 
 
 class TransactionTimeout(TransactionError):
@@ -149,12 +157,22 @@ class TransactionTimeout(TransactionError):
 
     code = "TXTIMEOUT"
     retryable = True
+    ends_transaction = True
 
 
 class UnknownTransaction(TransactionError):
     """There is no such open transaction on this connection."""
 
     code = "NOTX"
+
+
+class TransactionEnded(UnknownTransaction):
+    """A transaction that was begun has been ended: its time was over, or somebody killed it. Nothing of it happened.
+
+    What the Python doors raise for NOTX where they know that much.
+    """
+
+    retryable = True
 
 
 class ReadOnly(TransactionError):
@@ -206,6 +224,7 @@ class Poisoned(StorageError):
     """A write or sync of the journal failed: the outcome of what was not yet confirmed is unknown until a restart."""
 
     code = "POISONED"
+    ends_transaction = True
 
 
 class DiskFull(StorageError):

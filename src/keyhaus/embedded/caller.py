@@ -196,11 +196,11 @@ class Caller:
     def _held(self, session: CallerSession, reply: Any) -> Any:
         """C3: a reply that is not durable enough for the asker is held."""
         store, depends = self._store, session.depends
-        needs_sync = session.wants_sync() or (self._hub.always if session.asks is None else session.asks)
+        needs_sync = session.needs_sync()
         poisoned = store.poisoned
         if poisoned is not None:
             return Poisoned(poisoned.message)
-        if depends > (store.synced if needs_sync else store.written):
+        if not store.may_be_told(depends, needs_sync):
             assert store.journal is not None
             self._depends, self._needs_sync, self._failure = depends, needs_sync, None
             self._asleep = self.waits_for_mark = True
@@ -215,9 +215,7 @@ class Caller:
         if not self._asleep or not self.waits_for_mark:
             return
         poisoned = store.poisoned
-        if self._depends <= store.synced or (
-            poisoned is None and not self._needs_sync and self._depends <= store.written
-        ):
+        if store.may_be_told(self._depends, self._needs_sync):
             self._told = self._turns.gathering.told()
             self.wake()
         elif poisoned is not None:

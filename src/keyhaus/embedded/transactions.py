@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from keyhaus.core.errors import Error, UserError
+from keyhaus.core.errors import Error, TransactionEnded, UnknownTransaction, UserError
 from keyhaus.core.transactional import pause
 from keyhaus.embedded.access import Access, Word, as_bytes
-from keyhaus.session.interaction import FATAL
 
 if TYPE_CHECKING:
     from keyhaus.embedded.database import Database
@@ -38,6 +38,7 @@ class Transaction(Access):
     def __init__(self, database: Database, begin: list[bytes]) -> None:
         self._database, self._begin = database, begin
         self._id = b""
+        self._thread = 0
         self._failure: Error | None = None  # why it can't go on
         self._ended = False
         self.seqno: int | None = None
@@ -50,6 +51,7 @@ class Transaction(Access):
         if self._id:
             raise RuntimeError("a transaction is begun once")
         self._id = self._database._begin(self._begin)
+        self._thread = threading.get_ident()
         return self
 
     def __exit__(
@@ -74,13 +76,16 @@ class Transaction(Access):
             TransactionError: Nothing of it has happened. Where it is retryable, all of it may be run again.
             Poisoned: It may have happened: the disk failed. TRANSACTION STATUS says more after a restart.
         """
+        self._check_own()
         self._ended = True
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         try:
             seqno: int = self._database._execute([b"COMMIT", self._id, b"WITHSEQNO"])
+        except UnknownTransaction as error:
+            raise TransactionEnded(error.raw) from None
         except Error as error:
-            if not isinstance(error, FATAL):
+            if not error.ends_transaction:
                 with contextlib.suppress(Error):
                     self.rollback()
             raise
@@ -89,14 +94,27 @@ class Transaction(Access):
 
     def rollback(self) -> None:
         """Gives it up: nothing of it happens. Raises UnknownTransaction where it has ended."""
+        self._check_own()
         self._ended = True
         self._database._execute([b"ROLLBACK", self._id])
 
+    def _check_own(self) -> None:
+        """Raises UnknownTransaction where the calling thread has no such open transaction."""
+        if self._ended or not self._id:
+            raise UnknownTransaction(f"the transaction {'has ended' if self._ended else 'is not begun'}")
+        if self._thread != threading.get_ident():
+            raise UnknownTransaction("a transaction is used by the thread that began it only")
+
     def _execute(self, args: list[bytes]) -> Any:
+        self._check_own()
         try:
             return self._database._execute([b"TX", self._id, *args])
-        except FATAL as error:
-            self._failure = error
+        except UnknownTransaction as error:
+            self._failure = TransactionEnded(error.raw)
+            raise self._failure from None
+        except Error as error:
+            if error.ends_transaction:
+                self._failure = error
             raise
 
 

@@ -242,13 +242,13 @@ class Connection(asyncio.Protocol):
     def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
         """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
         store, depends = self._store, session.depends
-        needs_sync = session.wants_sync() or (self._hub.always if session.asks is None else session.asks)
+        needs_sync = session.needs_sync()
         poisoned = store.poisoned
         if poisoned is not None and depends > store.synced:
             reply = poisoned
             depends = 0
         data = self.codec.encode(reply)
-        if not self._held and depends <= (store.synced if needs_sync else store.written):
+        if not self._held and store.may_be_told(depends, needs_sync):
             out.append(data)
             return
         self._held.append((depends, needs_sync, data))

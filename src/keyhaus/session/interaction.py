@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from keyhaus.commands.spec import CommandSpec
 from keyhaus.core.errors import (
     Conflict,
-    Deadlock,
     Error,
     Internal,
-    LockTimeout,
-    Poisoned,
-    SnapshotTooOld,
-    TransactionTimeout,
-    TransactionTooLarge,
     UnknownTransaction,
     UserError,
 )
@@ -35,18 +29,6 @@ if TYPE_CHECKING:
     from keyhaus.session.session import Session
 
 log = logging.getLogger("keyhaus.session")
-
-# After these a transaction can't go on: it is rolled back and gone.
-FATAL: Final = (
-    Conflict,
-    Deadlock,
-    LockTimeout,
-    TransactionTooLarge,
-    TransactionTimeout,
-    SnapshotTooOld,
-    Poisoned,
-    Internal,
-)
 
 
 class Interaction:
@@ -155,12 +137,13 @@ class Interaction:
                     break
                 await wait
             seqno = self._store.transactions.committed(transaction)
-        except FATAL as error:
+        except Error as error:
             if isinstance(error, Conflict):
                 if transaction.carries_time and transaction.ended is None:
                     await self._commit_time()
                 self._session.rests_on(self._store.last)  # decided by a commit that may be as new as that (C2)
-            self._store.transactions.end(transaction, error)
+            if error.ends_transaction:
+                self._store.transactions.end(transaction, error)
             raise
         finally:
             transaction.busy = False
@@ -197,19 +180,11 @@ class Interaction:
 
     # commands inside
 
-    def divert(self, spec: CommandSpec) -> Interactive:
-        """The transaction that a request about data is to run in.
-
-        Raises:
-            UserError: It is not allowed while a transaction is current.
-            UnknownTransaction: That one has ended.
-        """
+    def refusal(self, spec: CommandSpec) -> Error:
+        """Why a request about data can't run: its transaction has ended, or it is not allowed inside of one."""
         if self.broken is not None:
-            raise self.not_open()
-        if spec.inside == "refused":
-            raise UserError(f"{spec.name} is not allowed while a transaction is current: COMMIT or ROLLBACK first")
-        assert self.current is not None
-        return self.current
+            return self.not_open()
+        return UserError(f"{spec.name} is not allowed while a transaction is current: COMMIT or ROLLBACK first")
 
     def run(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command inside a transaction: its reply, or a coroutine for the rest where it has to wait."""
@@ -302,7 +277,7 @@ class Interaction:
         """A command failed: nothing of it happens; after some errors the transaction can't go on."""
         transaction.needs = {}
         if transaction.ended is None:  # else somebody ended it while this command waited
-            if isinstance(error, FATAL):
+            if error.ends_transaction:
                 self._store.transactions.end(transaction, error)
             else:
                 transaction.undo(point)

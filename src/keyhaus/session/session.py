@@ -3,7 +3,7 @@
 `execute` runs a request up to its reply, or up to the first thing that it has to wait for: then it gives the `Wait`,
 and `resume` goes on from there. Whoever drives the session (the server's loop, an embedded thread, a test) keeps the
 order: nothing else of this session is executed before the reply. After each reply `depends` says which seqno it
-depends on, and `wants_sync` whether it needs that one synced whatever the durability is (C2, C3).
+depends on, and `needs_sync` whether it may leave only once that one is synced (C2, C3).
 
 A command that finds no room in the journal is run again from the start once there is some: nothing of it has happened.
 """
@@ -16,18 +16,16 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from keyhaus.commands import lookup
-from keyhaus.commands.spec import CommandSpec, Flag
-from keyhaus.core import limits
+from keyhaus.commands.spec import CommandSpec
 from keyhaus.core.context import Server
-from keyhaus.core.errors import Error, ExecAborted, Internal, LimitExceeded, OutOfMemory, UserError
-from keyhaus.core.reply import NULL_ARRAY, reply_bytes
+from keyhaus.core.errors import Error, ExecAborted, Internal, OutOfMemory, UserError
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.session.interaction import Interaction
+from keyhaus.session.multi import Multi
 from keyhaus.store.interactive import Interactive
-from keyhaus.store.locks import Client
+from keyhaus.store.lock_requests import Client
 from keyhaus.store.transaction import Transaction
-from keyhaus.store.watch import Mark
 
 if TYPE_CHECKING:
     from keyhaus.session.hub import Hub
@@ -36,8 +34,6 @@ log = logging.getLogger("keyhaus.session")
 
 # CLIENT REPLY: SKIP mutes its own reply and the next one.
 NOT_MUTED, MUTED, MUTED_ONCE, MUTED_TWICE = 0, 1, 2, 3
-WATCHED_KEY_OVERHEAD = 400
-WORD_OVERHEAD = 40  # of a bytes object and its place in a list
 # The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
 _KNOWN: dict[bytes, CommandSpec] = {}
 _KNOWN_MAX = 4096
@@ -82,13 +78,8 @@ class Session:
         self.names_only = False  # whether BEGIN leaves it at the id, and makes no transaction the current one
         self.asks: bool | None = None  # whether the reply needs a sync; None: what the server's durability says
         self._interaction: Interaction | None = None
-        self._tx = Transaction(hub.store, 0, self.lock_client)
-        self._mark: Mark | None = None
-        self._watched_bytes = 0
-        self._queue: list[tuple[CommandSpec, list[bytes]]] = []
-        self._queued_bytes = 0
-        self._queue_failed = False
-        self._queue_needs_memory = False
+        self.tx = Transaction(hub.store, 0, self.lock_client)
+        self.multi = Multi(self)
         self._evictor = hub.store.evictor
         self._running: Coroutine[Wait, None, Any] | None = None
 
@@ -106,14 +97,14 @@ class Session:
             if isinstance(error, ExecAborted):
                 self.discard()
             elif self.in_multi:
-                self._queue_failed = True
+                self.multi.failed = True
             return self.failed(error)
         self.spec = spec
         if self._evictor.limit and (result := self._make_room(spec, args)) is not None:
             return result
         if self.diverts and (result := self._divert(spec, args)) is not _AS_ANY_OTHER:
             return result
-        tx = self._tx
+        tx = self.tx
         tx.depends = tx.started = 0
         handler = spec.handler
         assert handler is not None  # only containers have none, and `find` never gives one
@@ -142,7 +133,7 @@ class Session:
             if spec.controls:
                 return _AS_ANY_OTHER
             self.depends = 0
-            return self._enqueue(spec, args)
+            return self.multi.enqueue(spec, args)
         result = self._inside(spec, args)
         if result.__class__ is not CoroutineType:
             return result
@@ -152,19 +143,23 @@ class Session:
     def _inside(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command in the current transaction: its reply, a coroutine for the rest, or that it runs outside."""
         interaction = self._interaction
-        if interaction is None or spec.inside is None or (interaction.current is None and interaction.broken is None):
+        if interaction is None or spec.inside is None:
             return _AS_ANY_OTHER
-        try:
-            transaction = interaction.divert(spec)
-        except Error as error:
+        transaction = interaction.current
+        if transaction is None and interaction.broken is None:
+            return _AS_ANY_OTHER
+        if transaction is None or spec.inside == "refused":
             self.depends = 0 if interaction.broken is None else interaction.broken_depends
-            return self.failed(error)
-        return self._run_inside(transaction, spec, args)
+            return self.failed(interaction.refusal(spec))
+        return self._run_inside(interaction, transaction, spec, args)
 
-    def _run_inside(self, transaction: Interactive, spec: CommandSpec, args: list[bytes]) -> Any:
+    def _run_inside(
+        self, interaction: Interaction, transaction: Interactive, spec: CommandSpec, args: list[bytes]
+    ) -> Any:
         """Runs a command inside a transaction: its reply, or a coroutine for the rest of it."""
-        self.ask_as(transaction)
-        result = self.interaction.run(transaction, spec, args)
+        if transaction.durability is not None:
+            self.ask_as(transaction)
+        result = interaction.run(transaction, spec, args)
         if transaction.reads:
             self._count(transaction)
         return result
@@ -172,7 +167,7 @@ class Session:
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Before a command while there is a limit on memory: None where it may run now, else what `execute` gives."""
         queued = self.in_multi and not spec.controls
-        needs_memory = spec.needs_memory or (spec.name == "EXEC" and self._queue_needs_memory)
+        needs_memory = spec.needs_memory or (spec.name == "EXEC" and self.multi.needs_memory)
         try:
             wait = self._evictor.make_room(needs_memory=needs_memory)
             if self._evictor.full and self.in_multi and spec.name not in _LEAVE_MULTI:
@@ -185,7 +180,7 @@ class Session:
             self._running = self._when_there_is_room(spec, args, wait)
             return self._step()
         if spec.uses is not None:
-            self._evictor.note(self._tx.database, spec.uses.of(args))
+            self._evictor.note(self.tx.database, spec.uses.of(args))
         return None
 
     def _out_of_memory(self, spec: CommandSpec, error: OutOfMemory) -> Error:
@@ -194,7 +189,7 @@ class Session:
             self.discard()
             return self.failed(ExecAborted(f"Transaction discarded because of: {error.code} {error.message}"))
         if self.in_multi:
-            self._queue_failed = True
+            self.multi.failed = True
         return self.failed(error)
 
     async def _when_there_is_room(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
@@ -214,8 +209,8 @@ class Session:
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
-        if self._tx.reads:
-            self._count(self._tx)
+        if self.tx.reads:
+            self._count(self.tx)
 
     def _count(self, tx: Transaction) -> None:
         statistics = self._hub.statistics
@@ -241,15 +236,15 @@ class Session:
 
     def _fault(self) -> Error:
         """A handler failed in a way that no handler should: the client hears of it, and the server goes on."""
-        self._tx.rollback()
+        self.tx.rollback()
         if self.spec is not None and self.spec.name == "EXEC":
             self.discard()
-        self.depends = self._tx.depends
+        self.depends = self.tx.depends
         return self.failed(Internal())
 
     def _commit(self, reply: Any) -> Any:
         """Ends a command: its reply, or the Wait for room, or for what it needs, after which it is to be run again."""
-        tx = self._tx
+        tx = self.tx
         try:
             wait = tx.gather() if tx.needs else tx.commit()
         except Error as error:
@@ -267,9 +262,9 @@ class Session:
 
     def _undo(self, error: Error) -> Any:
         """A command failed: nothing of it happens, but what it rests on (an expiry) is committed before it is told."""
-        if self._tx.needs:
+        if self.tx.needs:
             return self._commit(error)  # it has failed for want of what it needs, perhaps
-        self._tx.undo(0)
+        self.tx.undo(0)
         return self._commit(self.failed(error))
 
     def _run_again(self, spec: CommandSpec, args: list[bytes], wait: Wait) -> Any:
@@ -303,7 +298,7 @@ class Session:
             result = self._undo(error)
         except BaseException:
             running.close()
-            self._tx.rollback()
+            self.tx.rollback()
             raise
         return await self._again(spec, args, result) if isinstance(result, Wait) else result
 
@@ -313,26 +308,26 @@ class Session:
         assert handler is not None
         try:
             while True:
-                self._tx.rollback()
+                self.tx.rollback()
                 try:
                     await wait
-                    self._tx.begin()
-                    result = self._commit(await handler(self._tx, args, self))
+                    self.tx.begin()
+                    result = self._commit(await handler(self.tx, args, self))
                 except Error as error:
                     result = self._undo(error)
                 if not isinstance(result, Wait):
                     return result
                 wait = result
         finally:
-            self._tx.let_go()
+            self.tx.let_go()
 
     def abandon(self) -> None:
         """The client is gone: what it was in the middle of never happens."""
         running, self._running = self._running, None
         if running is not None:
             running.close()
-        self._tx.rollback()
-        self._tx.let_go()
+        self.tx.rollback()
+        self.tx.let_go()
         self.discard()
         if self._interaction is not None:
             self._interaction.abandon()
@@ -375,7 +370,7 @@ class Session:
             raise UserError(f"TX takes commands that read or write data, not {spec.name}")
         if self._evictor.limit:
             await self._room_inside(transaction, spec, args)
-        result = self._run_inside(transaction, spec, args)
+        result = self._run_inside(self.interaction, transaction, spec, args)
         if result.__class__ is CoroutineType:
             result = await result
         self.rests_on(self.depends)
@@ -388,13 +383,13 @@ class Session:
 
     def rests_on(self, seqno: int) -> None:
         """The reply of the command that runs depends on a seqno (C2)."""
-        self._tx.depends = max(self._tx.depends, seqno)
+        self.tx.depends = max(self.tx.depends, seqno)
 
     def has_unread(self) -> bool:
         """Whether there are replies that have not left yet."""
         return False
 
-    # MULTI
+    # MULTI, WATCH
 
     def begin_multi(self) -> None:
         self.in_multi = self.diverts = True
@@ -402,163 +397,34 @@ class Session:
     def discard(self) -> None:
         self.in_multi = False
         self.diverts = self._interaction is not None
-        self._queue = []
-        self._queued_bytes = 0
-        self._queue_failed = False
-        self._queue_needs_memory = False
-        self.unwatch()
+        self.multi.discard()
 
-    def _enqueue(self, spec: CommandSpec, args: list[bytes]) -> Any:
-        if spec.flags & Flag.NO_MULTI:
-            self._queue_failed = True
-            return self.failed(UserError("Command not allowed inside a transaction"))
-        self._queued_bytes += 64 + WORD_OVERHEAD * len(args) + sum(map(len, args))
-        most = self._hub.settings.integer("max-transaction-bytes")
-        if self._queued_bytes > most:
-            self._queue_failed = True
-            self._queue = []
-            return self.failed(LimitExceeded("max-transaction-bytes", self._queued_bytes, most))
-        if not self._queue_failed:
-            self._queue.append((spec, args))
-            if spec.needs_memory and not (self._mark is not None and self._mark.dirty):
-                self._queue_needs_memory = True  # by Redis' rule: what it does not queue any more does not count
-        return "QUEUED"
-
-    async def execute_queued(self) -> Any:
-        """EXEC: what was queued, as one transaction; a command's own error does not stop the others (as in Redis)."""
-        tx, home = self._tx, self._tx.database
-        tx.atomic = True
-        try:
-            await self._order_queued()
-            while True:
-                reply = self._run_queue()
-                if isinstance(reply, Error):
-                    tx.undo(0)
-                try:
-                    wait = tx.gather() if tx.needs else tx.commit()
-                except Error as error:
-                    wait, reply = None, error
-                if wait is None and not isinstance(reply, Error):
-                    self.discard()
-                    return reply
-                # Nothing has happened. Where there is no room, or something is still needed, all of it is run again,
-                # WATCH looked at again too.
-                tx.database = home
-                tx.rollback()
-                if wait is None:
-                    self.discard()
-                    raise reply
-                try:
-                    await wait
-                except Error:
-                    self.discard()
-                    raise
-                tx.begin()
-        finally:
-            tx.atomic = False
-            tx.let_go()
-
-    async def _order_queued(self) -> None:
-        """T8: what range reads need is put in order first, so that nothing pauses once the first command has run."""
-        if not any(spec.flags & Flag.RANGES for spec, _ in self._queue):
-            return
-        home = self._tx.database
-        selected = {args[1] for spec, args in self._queue if spec.name == "SELECT"}
-        for database in [
-            home,
-            *(number for number in range(len(self._hub.store.spaces)) if b"%d" % number in selected),
-        ]:
-            self._tx.database = database
-            await self._tx.order()
-        self._tx.database = home
-
-    def _run_queue(self) -> Any:
-        """The replies of all that was queued, or why there are none."""
-        if self._queue_failed:
-            return ExecAborted("Transaction discarded because of previous errors.")
-        if self._mark is not None and self._changed(self._mark):
-            return NULL_ARRAY
-        room = most = self._hub.settings.integer("max-reply-bytes")
-        replies = []
-        limited = self._evictor.limit
-        for spec, args in self._queue:
-            if limited and spec.uses is not None:
-                self._evictor.note(self._tx.database, spec.uses.of(args))
-            replies.append(self._run_queued(spec, args))
-            room -= reply_bytes(replies[-1])
-            if room < 0:
-                return LimitExceeded("max-reply-bytes", most - room, most)
-        return replies
-
-    def _changed(self, mark: Mark) -> bool:
-        """Whether a watched key was changed (T7) or has expired since; the answer depends on all that was."""
-        store, tx = self._hub.store, self._tx
-        if not mark.dirty:
-            if not store.watches.expired(mark, tx.now()):
-                return False
-            tx.carries_time = True  # again each time that EXEC has to be run again
-        tx.depends = max(tx.depends, store.last)
-        return True
-
-    def _run_queued(self, spec: CommandSpec, args: list[bytes]) -> Any:
-        assert spec.handler is not None
-        point = self._tx.mark()
-        running = spec.handler(self._tx, args, self)
-        try:
-            while True:
-                # T8: no pause within EXEC; a command that would wait finds its time over at once, as in Redis.
-                running.send(None)
-        except StopIteration as stop:
-            return stop.value
-        except Error as error:
-            if self._tx.needs:
-                return error  # all of it is run again
-            self._tx.undo(point)
-            return self.failed(error)
-
-    # WATCH
+    def execute_queued(self) -> Coroutine[Wait, None, Any]:
+        return self.multi.execute()
 
     def watch(self, keys: list[bytes]) -> None:
-        space = self._hub.store.spaces[self._tx.database]
-        records = [(key, self._tx.look(space, key)) for key in keys]
-        if self._tx.needs:
-            return
-        if self._mark is None:
-            self._mark = Mark()
-            self._watched_bytes = 0
-        longest = max(map(len, keys))
-        if longest > limits.KEY_BYTES_MAX:
-            raise LimitExceeded("max-key-bytes", longest, limits.KEY_BYTES_MAX)
-        # What one key costs beside its own bytes: the entries of two dicts and a set.
-        size = self._watched_bytes + sum(map(len, keys)) + WATCHED_KEY_OVERHEAD * len(keys)
-        if size > limits.WATCHED_BYTES_MAX:
-            raise LimitExceeded("watched-bytes", size, limits.WATCHED_BYTES_MAX)
-        self._watched_bytes = size
-        store = self._hub.store
-        store.watches.add(self._mark, self._tx.database, records, store.now())
+        self.multi.watch(keys)
 
     def unwatch(self) -> None:
-        if self._mark is not None:
-            self._hub.store.watches.remove(self._mark)
-            self._mark = None
+        self.multi.unwatch()
 
     # who it is
 
-    def wants_sync(self) -> bool:
-        """Whether the reply that has just been given needs what it depends on synced, whatever the durability is."""
-        wanted, self._tx.waits_for_sync = self._tx.waits_for_sync, False
-        return wanted
+    def needs_sync(self) -> bool:
+        """Whether the reply that has just been given leaves only once what it depends on is synced (C3)."""
+        wanted, self.tx.waits_for_sync = self.tx.waits_for_sync, False
+        return wanted or (self._hub.always if self.asks is None else self.asks)
 
     @property
     def database(self) -> int:
-        return self._tx.database
+        return self.tx.database
 
     @property
     def last_command(self) -> str:
         return self.spec.wire_name if self.spec else "NULL"
 
     def select(self, database: int) -> None:
-        self._tx.database = database
+        self.tx.database = database
 
     def authenticate(self, user: str, password: bytes) -> bool:
         """The one identity there is has no password, so any will do for it."""
@@ -601,10 +467,10 @@ class Session:
         self.closing = True
 
     def queued_commands(self) -> int:
-        return len(self._queue) if self.in_multi else -1
+        return self.multi.length() if self.in_multi else -1
 
     def watched_keys(self) -> int:
-        return len(self._mark.keys) if self._mark else 0
+        return self.multi.watched_keys()
 
     def flag_letters(self) -> str:
         letters = "x" if self.in_multi else ""
@@ -613,4 +479,5 @@ class Session:
         return letters or "N"
 
     def buffers(self) -> dict[str, int]:
-        return {"input": 0, "input_free": 0, "queued": self._queued_bytes, "output": 0, "total": self._queued_bytes}
+        queued = self.multi.queued_bytes
+        return {"input": 0, "input_free": 0, "queued": queued, "output": 0, "total": queued}

@@ -66,6 +66,7 @@ class Evictor:
         self._low = _NEVER  # the least that the data took since it is too much
         self._going_on = False
         self._passed_over = False  # whether locked keys were in the way of the last step
+        self._put_aside: list[tuple[Keyspace, bytes]] = []  # those of volatile-ttl, until it ends
         self._wait = Wait()
         store.views.dress = self._dress
         settings = store.settings
@@ -171,9 +172,11 @@ class Evictor:
                 full = True
                 break
             used = self.used()
+        going_on = used > limit and not full
+        if self._put_aside and not going_on:
+            self._take_back()
         self._used, self.full = used, full
         self._low = max(limit, min(self._low, used))
-        going_on = used > limit and not full
         # Locks may be freed without a commit, so where some were in the way the next command looks again.
         self._checked = -1 if going_on or (full and self._passed_over) else self._store.last
         if going_on and not self._going_on:
@@ -226,30 +229,29 @@ class Evictor:
         return done
 
     def _give_up_next(self) -> bool:
-        """Gives up the key that expires next, or drops a deadline that stands no more."""
-        locked: list[tuple[Keyspace, bytes]] = []
-        given_up = False
-        while not given_up and len(locked) < EVICTION_STEP_KEYS:
-            first: tuple[int, bytes] | None = None
-            where: Keyspace | None = None
-            for space in self._store.spaces:
-                deadline = space.deadlines.first()
-                if deadline is not None and (first is None or deadline < first):
-                    first, where = deadline, space
-            if first is None or where is None:
-                break
-            stands = where.deadlines.holds(first)
-            if stands and self._locked(where, first[1]):
-                locked.append((where, first[1]))
-            elif stands and not self._evict(where, first[1]):
-                break
-            else:
-                given_up = True
-            where.pop_deadline()
-        for where, key in locked:
+        """Gives up the key that expires next, drops a deadline that stands no more, or passes over a locked key."""
+        first: tuple[int, bytes] | None = None
+        where: Keyspace | None = None
+        for space in self._store.spaces:
+            deadline = space.deadlines.first()
+            if deadline is not None and (first is None or deadline < first):
+                first, where = deadline, space
+        if first is None or where is None:
+            return False
+        if where.deadlines.holds(first):
+            if self._locked(where, first[1]):
+                self._put_aside.append((where, first[1]))
+            elif not self._evict(where, first[1]):
+                return False
+        where.pop_deadline()
+        return True
+
+    def _take_back(self) -> None:
+        """Locked keys that were passed over have their deadlines again."""
+        self._passed_over = self._passed_over or bool(self._put_aside)
+        put_aside, self._put_aside = self._put_aside, []
+        for where, key in put_aside:
             where.still_due([key])
-        self._passed_over = self._passed_over or bool(locked)
-        return given_up
 
     def _locked(self, space: Keyspace, key: bytes) -> bool:
         """T2: keys under a lock are passed over."""

@@ -22,7 +22,7 @@ from keyhaus.journal.format import DELETE, FAR, FLUSH, FRAME_BYTES, OPERATION_BY
 from keyhaus.store import record as rec
 from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.layout import ID_BYTES
-from keyhaus.store.locks import Client, Owner
+from keyhaus.store.lock_requests import Client, Owner
 from keyhaus.store.outcomes import shown_id
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.transaction import Transaction
@@ -274,11 +274,11 @@ class Interactive(Transaction):
 
     def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
         self._write(OPERATION_BYTES + len(key) + len(value) + (EXPIRY_BYTES if expires else 0))
-        super().put(key, value, expires, flags)
+        Transaction.put(self, key, value, expires, flags)
 
     def delete(self, key: bytes) -> None:
         self._write(OPERATION_BYTES + len(key))
-        super().delete(key)
+        Transaction.delete(self, key)
 
     def _write(self, size: int) -> None:
         """It is to write so many bytes more. Raises TransactionTooLarge."""
@@ -347,15 +347,13 @@ class PessimisticTransaction(Interactive):
         """Locks a key, or the mapping entry (None); False where that has to be waited for."""
         owner, locks, database = self.owner, self.store.locks, self.database
         assert owner is not None
-        held = owner.keys.get((database, key))
-        if held or (held is False and not exclusive):
-            return True
-        size = 0 if key is None else len(key)
+        size, held = 0 if key is None else len(key), len(owner.keys)
         if locks.take_key(owner, database, key, exclusive):
-            if held is None and (database, key) in owner.keys:  # else a range covers it
+            if len(owner.keys) > held:
                 self.keep(size)
             return True
-        need = _LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), size if held is None else None)
+        upgrades = (database, key) in owner.keys
+        need = _LockNeeded(lambda: locks.wait_for_key(owner, database, key, exclusive), None if upgrades else size)
         self.needs[need] = None
         return False
 

@@ -355,9 +355,11 @@ class Keyspace:
         return list(keys)
 
     def still_due(self, keys: list[bytes]) -> None:
-        """Keys that `due` gave were not deleted: they come again."""
+        """Keys that `due` gave were not deleted: those that still have a deadline come again."""
         for key in keys:
-            self.push_deadline(rec.expires_of(self.records[key]), key)
+            record = self.records.get(key)
+            if record is not None and record[7] & EXPIRES and not record[7] & TOMBSTONE:
+                self.push_deadline(rec.expires_of(record), key)
 
     def push_deadline(self, expires: int, key: bytes) -> None:
         """A record has got a deadline."""

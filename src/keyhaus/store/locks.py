@@ -23,117 +23,11 @@ from typing import Final
 
 from keyhaus.core.errors import Deadlock, Error, LockTimeout
 from keyhaus.core.wait import Wait
+from keyhaus.store.lock_requests import Client, Owner, Range, Request
 from keyhaus.store.ordered import OrderedKeys
 
 CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names, and others whom somebody waits for
 WAIT_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-
-
-class Client:
-    """A node of the wait-for graph.
-
-    Attributes:
-        waiting: The request that it waits for; None while it waits for none.
-        owners: Its owners that hold or want anything.
-    """
-
-    __slots__ = ("owners", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting: Request | None = None
-        self.owners: dict[Owner, None] = {}
-
-
-_GRANTED: Final = Wait()
-_GRANTED.fire()
-
-
-class Owner:
-    """Who holds locks.
-
-    Attributes:
-        client: Whose it is.
-        begun: Orders transactions by age: the youngest of a deadlock dies. Plain commands have 0 and never die.
-        name: How errors name it.
-        keys: What keys it holds, by (database, key): whether exclusively. The key None is the mapping entry.
-        ranges: What ranges it holds.
-        on_victim: Called when it dies of a deadlock.
-        since_ns: Since when it waits for its turn, through all rounds (T6); 0: each wait counts by itself.
-    """
-
-    __slots__ = ("begun", "client", "keys", "name", "on_victim", "ranges", "since_ns")
-
-    def __init__(self, client: Client, begun: int = 0, name: str = "a plain command") -> None:
-        self.client = client
-        self.begun = begun
-        self.name = name
-        self.keys: dict[tuple[int, bytes | None], bool] = {}
-        self.ranges: list[Range] = []
-        self.since_ns = 0
-        self.on_victim: Callable[[Deadlock], None] = lambda error: None
-
-    @property
-    def plain(self) -> bool:
-        return not self.begun
-
-
-class Range:
-    """A lock on the keys from `start` to before `end` (None: all behind), also on those that are not there."""
-
-    __slots__ = ("database", "end", "exclusive", "owner", "start")
-
-    def __init__(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> None:
-        self.owner, self.database = owner, database
-        self.start, self.end, self.exclusive = start, end, exclusive
-
-    def holds(self, key: bytes) -> bool:
-        return self.start <= key and (self.end is None or key < self.end)
-
-    def overlaps(self, start: bytes, end: bytes | None) -> bool:
-        return (self.end is None or start < self.end) and (end is None or self.start < end)
-
-    def covers(self, start: bytes, end: bytes | None) -> bool:
-        return self.start <= start and (self.end is None or (end is not None and end <= self.end))
-
-
-class Request:
-    """Somebody waits for a lock: on a key, on the mapping entry (`key` None), or on a range.
-
-    Attributes:
-        owner: Who.
-        database, key, span, exclusive: For what.
-        number: Its place: requests are served in this order.
-        overtakes: Whether it goes before earlier ones, since they wait for it.
-        wait: Fires once it is granted, or will never be.
-    """
-
-    __slots__ = ("database", "exclusive", "key", "number", "overtakes", "owner", "since_ns", "span", "wait")
-
-    def __init__(self, owner: Owner, database: int, key: bytes | None, span: Range | None, exclusive: bool) -> None:
-        self.owner, self.database, self.key, self.span, self.exclusive = owner, database, key, span, exclusive
-        self.number = self.since_ns = 0
-        self.overtakes = False
-        self.wait = _GRANTED
-
-    def clashes(self, other: Request) -> bool:
-        """Whether both can't be granted."""
-        if self.owner is other.owner or self.database != other.database or not (self.exclusive or other.exclusive):
-            return False
-        if self.span is None and other.span is None:
-            return self.key == other.key
-        if self.span is not None and other.span is not None:
-            return self.span.overlaps(other.span.start, other.span.end)
-        span, key = (self.span, other.key) if self.span is not None else (other.span, self.key)
-        assert span is not None
-        return key is not None and span.holds(key)
-
-    def shown(self) -> str:
-        """What it is for, as errors say it."""
-        if self.span is not None:
-            end = "the end" if self.span.end is None else repr(self.span.end)[1:]
-            return f"the lock on {repr(self.span.start)[1:]} to {end} in database {self.database}"
-        what = "its mapping" if self.key is None else f"key {repr(self.key[:64])[1:]}"
-        return f"the lock on {what} in database {self.database}"
 
 
 class _Database:
@@ -142,18 +36,28 @@ class _Database:
     Attributes:
         holders: By key (None: the mapping entry) its only holder, or those who share it, in order.
         ordered: The order of the keys that are locked, for ranges.
-        ranges: The ranges that are held.
+        ranges, exclusive_ranges: The ranges that are held: all of them, and those that nobody else may read in.
         queues: By key those who wait for it, in order.
-        range_queue: Those who wait for a range.
+        range_queue: Those who wait for a range, in order.
     """
 
     def __init__(self) -> None:
         self.holders: dict[bytes | None, Owner | dict[Owner, None]] = {}
         self.keys: dict[bytes, None] = {}  # those of `holders`, kept once anybody has asked for a range
         self.ordered: OrderedKeys | None = None
-        self.ranges: list[Range] = []
+        self.ranges: dict[Range, None] = {}
+        self.exclusive_ranges: dict[Range, None] = {}
         self.queues: dict[bytes | None, deque[Request]] = {}
         self.range_queue: list[Request] = []
+
+    def add_range(self, span: Range) -> None:
+        self.ranges[span] = None
+        if span.exclusive:
+            self.exclusive_ranges[span] = None
+
+    def remove_range(self, span: Range) -> None:
+        del self.ranges[span]
+        self.exclusive_ranges.pop(span, None)
 
     def forget_order(self) -> None:
         """Where nobody has or wants a range the order is of no use, and would keep keys that nobody holds any more."""
@@ -268,9 +172,9 @@ class Locks:
             span.start = min(span.start, other.start)
             span.end = None if other.end is None or span.end is None else max(span.end, other.end)
             owner.ranges.remove(other)
-            where.ranges.remove(other)
+            where.remove_range(other)
         owner.ranges.append(span)
-        where.ranges.append(span)
+        where.add_range(span)
 
     # waiting
 
@@ -371,7 +275,7 @@ class Locks:
         ranges, owner.ranges = owner.ranges, []
         spans: dict[int, list[Range]] = {}
         for span in ranges:
-            self._databases[span.database].ranges.remove(span)
+            self._databases[span.database].remove_range(span)
             spans.setdefault(span.database, []).append(span)
         for database in {database for database, _ in owner.keys}:
             self._databases[database].forget_order()
@@ -435,12 +339,6 @@ class Locks:
         where = self._databases.get(database)
         return where is not None and (key in where.holders or any(span.holds(key) for span in where.ranges))
 
-    def unlocked(self, database: int, keys: list[bytes]) -> list[bytes]:
-        """Those of some keys that are under no lock."""
-        if not self.active:
-            return keys
-        return [key for key in keys if not self.locked(database, key)]
-
     def waits_for(self, owner: Owner | None) -> list[str]:
         """The names of those whom an owner waits for now, of a few at the most."""
         request = None if owner is None else owner.client.waiting
@@ -460,12 +358,12 @@ class Locks:
         if span is None:
             yield from _others(where, owner, request.database, request.key, exclusive)
             if request.key is not None:
-                for held in where.ranges:
-                    if held.owner is not owner and (exclusive or held.exclusive) and held.holds(request.key):
+                for held in where.ranges if exclusive else where.exclusive_ranges:
+                    if held.owner is not owner and held.holds(request.key):
                         yield held.owner
             return
-        for held in where.ranges:
-            if held.owner is not owner and (exclusive or held.exclusive) and held.overlaps(span.start, span.end):
+        for held in where.ranges if exclusive else where.exclusive_ranges:
+            if held.owner is not owner and held.overlaps(span.start, span.end):
                 yield held.owner
         if not where.holders:
             return
@@ -494,7 +392,9 @@ class Locks:
             queues = (where.range_queue, *where.queues.values())
         for queue in queues:
             for other in queue:
-                if (not request.number or other.number < request.number) and request.clashes(other):
+                if request.number and other.number >= request.number:
+                    break  # they stand in the order of their numbers
+                if request.clashes(other):
                     yield other
 
     # deadlocks

@@ -10,23 +10,24 @@ The commit protocol of an optimistic one, in one step of the store (C1):
     6. the commit
 
 No memory of past commits is needed: since its snapshot is open, all that was committed after its begin still stands in
-the memtables above the view that it has pinned, and those are bounded (S8). Long ranges are looked through in slices
-beforehand, while a guard notes what is committed into them meanwhile.
+the memtables above the view that it has pinned, and those are bounded (S8). Where it has read much, that is looked
+through in slices beforehand, while a guard notes what is committed into it meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from keyhaus.core.errors import Conflict, Error, ReadOnly, SnapshotTooOld, UnknownTransaction
+from keyhaus.core.errors import Conflict, Error, Internal, ReadOnly, SnapshotTooOld, UnknownTransaction
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING
 from keyhaus.store.interactive import Interactive, check_bounds, read_by_page
 from keyhaus.store.keyspace import Keyspace, as_of
-from keyhaus.store.locks import Client
+from keyhaus.store.lock_requests import Client
 from keyhaus.store.ordered import OrderedKeys
 from keyhaus.store.record import TOMBSTONE, Record
 from keyhaus.store.snapshot import Snapshot
@@ -34,8 +35,10 @@ from keyhaus.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
 
+log = logging.getLogger("keyhaus.store")
+
 RANGES_A_SLICE: Final = 64  # short ones that are validated at once
-SLICE_KEYS: Final = 2000  # of a range that are validated at once
+SLICE_KEYS: Final = 2000  # that are validated at once
 
 
 class SnapshotTransaction(Interactive):
@@ -178,6 +181,9 @@ class SnapshotTransaction(Interactive):
             await self.snapshot.count(self.database)
         except Error as error:
             self._failure = error
+        except Exception:
+            log.exception("the keys of a snapshot could not be counted")
+            self._failure = Internal()
 
 
 class OptimisticTransaction(SnapshotTransaction):
@@ -261,17 +267,20 @@ class OptimisticTransaction(SnapshotTransaction):
     # validation
 
     def prepare(self) -> Wait | None:
-        """Looks through long ranges in slices, before the step; a guard notes what is committed into them meanwhile."""
-        if self._validated or not self.ranges:
+        """Looks through much in slices, before the step; a guard notes what is committed into it meanwhile."""
+        if self._validated or not (self.ranges or self._has_many_points()):
             return None
         if self._guard is None:
             if not self._is_long():
                 return None
-            self._guard = Guard(list(self.ranges))
+            self._guard = Guard(self.points, list(self.ranges))
             self.store.guards.append(self._guard)
         wait = Wait()
         self._look_through(self._later_keys(), wait)
         return wait
+
+    def _has_many_points(self) -> bool:
+        return any(len(keys) > SLICE_KEYS for keys in self.points.values())
 
     def _is_long(self) -> bool:
         slices = self._later_keys()
@@ -300,25 +309,28 @@ class OptimisticTransaction(SnapshotTransaction):
                 raise Conflict(
                     "a database that the transaction used was flushed or swapped since it began: run it again"
                 )
+        if self._guard is None:
+            for _ in self._later_keys():
+                pass
+        elif self._guard.touched:
+            raise Conflict("something that the transaction read was changed since it began: run it again")
+
+    def _later_keys(self) -> Iterator[None]:
+        """Looks for what it read in memory, ranges too, and pauses now and then. Raises Conflict."""
+        since = self.snapshot.seqno
         for database, keys in self.points.items():
-            tables = store.spaces[database].tables(self.snapshot.view)
-            for key in keys:
+            space = self.store.spaces[database]
+            tables = space.tables(self.snapshot.view)
+            for looked_at, key in enumerate(keys, 1):
                 for table in tables:
                     record = table.records.get(key)
                     if record is not None:
                         if rec.seqno_of(record) > since:
                             raise _changed(key)
                         break
-        if self._guard is not None:
-            if self._guard.touched:
-                raise Conflict("a range that the transaction read was changed since it began: run it again")
-        else:
-            for _ in self._later_keys():
-                pass
-
-    def _later_keys(self) -> Iterator[None]:
-        """Looks at all keys in memory within the ranges that it read, and pauses now and then. Raises Conflict."""
-        since = self.snapshot.seqno
+                if looked_at % SLICE_KEYS == 0:
+                    yield None
+                    tables = space.tables(self.snapshot.view)  # what was sealed meanwhile the guard knows
         for number, (database, start, end) in enumerate(self.ranges):
             if number % RANGES_A_SLICE == RANGES_A_SLICE - 1:
                 yield None
@@ -357,27 +369,28 @@ class OptimisticTransaction(SnapshotTransaction):
 
 
 class Guard:
-    """Notes whether anything is committed into some ranges.
+    """Notes whether anything is committed to some keys, or into some ranges.
 
     Attributes:
         touched: Whether anything was.
     """
 
-    def __init__(self, ranges: list[tuple[int, bytes, bytes | None]]) -> None:
-        self._ranges = ranges
+    def __init__(self, points: dict[int, set[bytes]], ranges: list[tuple[int, bytes, bytes | None]]) -> None:
+        self._points, self._ranges = points, ranges
         self.touched = False
 
     def note(self, operations: list[Any]) -> None:
         """A commit is made."""
         if not self.touched:
             self.touched = any(
-                operation[0] in (PUT, DELETE, LAPSE)
-                and any(
-                    operation[1] == database and start <= operation[2] and (end is None or operation[2] < end)
-                    for database, start, end in self._ranges
-                )
+                operation[0] in (PUT, DELETE, LAPSE) and self._holds(operation[1], operation[2])
                 for operation in operations
             )
+
+    def _holds(self, database: int, key: bytes) -> bool:
+        return key in self._points.get(database, ()) or any(
+            database == number and start <= key and (end is None or key < end) for number, start, end in self._ranges
+        )
 
 
 def _changed(key: bytes) -> Conflict:

@@ -39,6 +39,7 @@ from keyhaus.store.locks import Locks
 from keyhaus.store.optimistic import Guard
 from keyhaus.store.record import tombstone
 from keyhaus.store.snapshot import Snapshot, Snapshots
+from keyhaus.store.statistics import SyncedCounts, statistics
 from keyhaus.store.sweeper import Sweeper
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.transactions import Transactions
@@ -49,7 +50,6 @@ from keyhaus.store.watch import Watches
 log = logging.getLogger("keyhaus.store")
 
 BURY_STEP: Final = 2000
-COUNTS_KEPT: Final = 64
 _FREEING: Final = frozenset((DELETE, LAPSE, FLUSH))
 
 
@@ -72,6 +72,8 @@ class Store:
         guards: Ranges that optimistic transactions are validating.
         transactions: The interactive ones that are open, and what became of the others.
         changes: What was committed, for those who follow.
+        counts_synced: How many keys there are, as of `synced`.
+        expired_keys, expired_before: How many expired since the start, and up to the last CONFIG RESETSTAT.
         backups: What makes backups of it; None where there is nothing on disk.
     """
 
@@ -113,9 +115,8 @@ class Store:
         self._everysec = False
         self.settings.observe("durability", self._set_durability)
         self._buried: deque[tuple[int, Keyspace, bytes]] = deque()
-        self._counts: deque[tuple[int, dict[int, tuple[int, int]], int]] = deque()
-        self._synced_counts: dict[int, tuple[int, int]] = {}
-        self._synced_expired = self._expired_before = 0
+        self.counts_synced = SyncedCounts(self)
+        self.expired_before = 0
         self.garbage = Garbage(spawn)
         self.sweeper = Sweeper(self, spawn)
         self.locks = Locks(self.monotonic_ns)
@@ -190,7 +191,7 @@ class Store:
         store.clock_ms = max(store.clock_ms, started.clock)
         store.history = started.manifest.history
         store.expired_keys = 0  # those of earlier runs were counted then
-        store._synced_counts = store._count_keys()
+        store.counts_synced.keyspace = store.counts_synced.now()
         store.journal = Journal(
             disk,
             spawn,
@@ -234,6 +235,10 @@ class Store:
     @property
     def poisoned(self) -> StorageError | None:
         return None if self.journal is None else self.journal.poisoned
+
+    def may_be_told(self, seqno: int, needs_sync: bool) -> bool:
+        """C3: whether somebody may be told now what depends on a seqno. What is poisoned and not synced never is."""
+        return seqno <= (self.synced if needs_sync or self.poisoned is not None else self.written)
 
     def now(self) -> int:
         """The store's one clock (S6), in milliseconds since 1970: where the wall clock runs back, it stands still."""
@@ -412,10 +417,9 @@ class Store:
         synced = self.synced
         if self.journal is not None:
             self.synced = synced = self.journal.synced
-        counts, buried = self._counts, self._buried
+        buried = self._buried
         self.changes.progressed()
-        while counts and counts[0][0] <= synced:
-            _, self._synced_counts, self._synced_expired = counts.popleft()
+        self.counts_synced.progressed(synced)
         oldest = self.snapshots.oldest_seqno()
         if oldest is not None:
             synced = min(synced, oldest)
@@ -429,18 +433,8 @@ class Store:
             if buried:
                 self.spawn.soon(self._progress)
 
-    def _count_keys(self) -> dict[int, tuple[int, int]]:
-        return {
-            number: (space.count, space.count_volatile())
-            for number, space in enumerate(self.spaces)
-            if (space.added or space.below) and space.count
-        }
-
     def _group_closed(self, last: int) -> None:
-        """Numbers about data are told as of `synced` (C2), so they are taken at the end of each group."""
-        if len(self._counts) >= COUNTS_KEPT:
-            self._counts.pop()
-        self._counts.append((last, self._count_keys(), self.expired_keys))
+        self.counts_synced.group_closed(last)
         self.changes.committed()
         if self.flusher is not None:
             self.flusher.check()
@@ -527,63 +521,13 @@ class Store:
 
     def reset_counters(self) -> None:
         """CONFIG RESETSTAT: counts expired and evicted keys, and what becomes of transactions, from here on."""
-        self._expired_before = self.expired_keys
+        self.expired_before = self.expired_keys
         self.evictor.evicted_keys = 0
         self.transactions.reset_counters()
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for INFO and the metrics; those about data are as of `synced`."""
-        durable = self.journal is not None
-        facts: dict[str, Any] = self.journal.statistics() if self.journal is not None else {}
-        return {
-            "engine": "rocksdb" if durable else "memory",
-            "history": self.history,
-            "synced": self.synced if durable else self.last,
-            "changes_oldest": self.changes.oldest,
-            "archived": 0,
-            "archive_error": "",
-            "journal_bytes": 0,
-            "journal_bytes_retained": 0,
-            "journal_bytes_max": self.settings.integer("journal-max-bytes") if durable else 0,
-            "journal_segments": 0,
-            "groups": 0,
-            "syncs": 0,
-            "poisoned": "",
-            "full": False,
-            "expired_keys": max(0, (self._synced_expired if durable else self.expired_keys) - self._expired_before),
-            "evicted_keys": self.evictor.evicted_keys,
-            "keyspace": self._synced_counts if durable else self._count_keys(),
-            "used_bytes": self.evictor.used() + self.views.cache.size,
-            "overhead_bytes": self.evictor.overhead(),
-            "keeping": self._keeping(),
-            "backups": self.backups.statistics() if self.backups is not None else {},
-            **facts,
-        }
-
-    def _keeping(self) -> dict[str, Any]:
-        """What is kept in memory, and what lies below it."""
-        cache, ground = self.views.cache, self.ground
-        facts: dict[str, Any] = {
-            "snapshots": len(self.snapshots),
-            "snapshots_ended": self.snapshots.ended,
-            "snapshot_retained_bytes": self.snapshots.retained(),
-        }
-        if ground is not None and self.flusher is not None:
-            looked_up = cache.hits + cache.misses
-            facts |= {
-                "base_seqno": self.base_seqno,
-                "row_cache_bytes": cache.size,
-                "row_cache_rows": len(cache),
-                "row_cache_hits": cache.hits,
-                "row_cache_misses": cache.misses,
-                "row_cache_hit_rate": round(cache.hits / looked_up, 4) if looked_up else 0.0,
-                "cold_reads": self.gatherer.cold_reads,
-                "base_restarts": ground.restarts,
-                "base_damaged_reads": ground.damaged,
-                **self.flusher.statistics(),
-                **{f"base_{name}": value for name, value in ground.stats.items()},
-            }
-        return facts
+        return statistics(self)
 
     # the end
 

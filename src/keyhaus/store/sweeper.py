@@ -44,6 +44,8 @@ class Sweeper:
         self._looking = False
         self._flushed = False  # since the look that is under way began
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
+        self._passed_over: bytes | None = None  # the first row before that whose key was locked
+        self._locked: list[tuple[Keyspace, bytes]] = []  # keys in memory that are due, and were locked
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
         self._failures = 0  # in a row
@@ -62,6 +64,8 @@ class Sweeper:
         if self._closed:
             return
         more = sum(self._sweep_one(number) for number in range(len(self._store.spaces)))
+        if not more:
+            self._come_back()
         if self._next_ms is not None and self._next_ms <= self._store.now():
             self.look_below()
         if self._next_ms is not None or any(space.deadlines for space in self._store.spaces):
@@ -80,20 +84,30 @@ class Sweeper:
         more = first is not None and first[0] <= now
         if not keys:
             return more
-        done = self._lapse(number, keys)
-        if not done:
-            space.still_due([key for key in keys if not _gone(space, key)])
-        return done and more
+        locked = self._lapse(number, keys)
+        if locked is None:
+            space.still_due(keys)
+            return False
+        self._locked += [(space, key) for key in locked]
+        return more
 
-    def _lapse(self, number: int, keys: list[bytes]) -> bool:
-        """Deletes keys, in one commit; whether all of them. Those under a lock are passed over (T2)."""
-        free = self._store.locks.unlocked(number, keys)
+    def _come_back(self) -> None:
+        """All else that is due has gone: keys that were locked come again with the next sweep."""
+        locked, self._locked = self._locked, []
+        for space, key in locked:
+            space.still_due([key])
+
+    def _lapse(self, number: int, keys: list[bytes]) -> list[bytes] | None:
+        """Deletes keys, in one commit, but for those under a lock, which it gives (T2); None where nothing is done."""
+        locks = self._store.locks
+        locked = [key for key in keys if locks.locked(number, key)] if locks.active else []
+        free = [key for key in keys if key not in locked] if locked else keys
         transaction = Transaction(self._store, number)
         transaction.operations = [(LAPSE, number, key) for key in free]
         try:
-            return transaction.commit() is None and len(free) == len(keys)
+            return locked if transaction.commit() is None else None
         except Error:
-            return False  # full or poisoned: tried again later
+            return None  # full or poisoned: tried again later
 
     # in the base
 
@@ -130,7 +144,7 @@ class Sweeper:
 
     def flushed(self) -> None:
         """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
-        self._from = layout.DEADLINE
+        self._from, self._passed_over = layout.DEADLINE, None
         self._flushed = True  # a look under way is at the view before
         self.look_below()
 
@@ -158,6 +172,9 @@ class Sweeper:
             if prefix in spaces:  # else its generation was dropped
                 asked.append((spaces[prefix], key, expires))
         if not due:
+            if self._passed_over is not None:
+                self._from, self._passed_over = self._passed_over, None
+                next_ms = now + SWEEP_MS
             return self._end(view, next_ms)
         answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
 
@@ -194,22 +211,24 @@ class Sweeper:
                 continue
             if rec.expires_of(record) == expires:
                 confirmed.setdefault(space, []).append(key)
-        spaces = store.spaces
-        done = [self._lapse(spaces.index(space), keys) for space, keys in confirmed.items() if space in spaces]
+        failed = self.failed
+        locked: set[bytes] = set()
+        for space, keys in confirmed.items():
+            if space in store.spaces:
+                passed_over = self._lapse(store.spaces.index(space), keys)
+                failed = failed or passed_over is None
+                locked.update(space.prefix + key for key in passed_over or ())
         now = store.now()
-        if all(done) and not self.failed:
-            if not self._flushed:
-                self._from = due[-1] + b"\0"
-            store.views.forget_deadlines(due)
-            self._end(view, now)
-            self._spawn.soon(self.look_below)
-        else:
-            self._end(view, now + SWEEP_MS)
-
-
-def _gone(space: Keyspace, key: bytes) -> bool:
-    record = space.records.get(key)
-    return record is None or bool(record[7] & TOMBSTONE)
+        if failed:
+            return self._end(view, now + SWEEP_MS)
+        stay = {row: None for row in due if locked and b"".join(layout.read_deadline(row)[1:]) in locked}
+        if not self._flushed:
+            self._from = due[-1] + b"\0"
+            if stay and self._passed_over is None:
+                self._passed_over = next(iter(stay))
+        store.views.forget_deadlines([row for row in due if row not in stay] if stay else due)
+        self._end(view, now)
+        self._spawn.soon(self.look_below)
 
 
 def _newest(space: Keyspace, view: int, key: bytes, below: Record | None) -> Record | None:

@@ -22,7 +22,7 @@ from keyhaus.journal.format import DELETE, FLUSH, LAPSE, PUT, SWAP, Operation
 from keyhaus.store import record as rec
 from keyhaus.store.gather import MISSING, Gathered, Segment
 from keyhaus.store.keyspace import Keyspace
-from keyhaus.store.locks import Client, Owner
+from keyhaus.store.lock_requests import Client, Owner
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from keyhaus.core.errors import (
 )
 from keyhaus.core.settings import Durability
 from keyhaus.store.interactive import Interactive, PessimisticTransaction
-from keyhaus.store.locks import WAIT_BUCKETS_MS, Client
+from keyhaus.store.lock_requests import Client
+from keyhaus.store.locks import WAIT_BUCKETS_MS
 from keyhaus.store.optimistic import OptimisticTransaction, SnapshotTransaction
 from keyhaus.store.outcomes import ROLLED_BACK, Outcomes, make_id
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import FLUSH, LAPSE, SWAP
-from keyhaus.store.locks import Locks, Owner
+from keyhaus.store.lock_requests import Owner
+from keyhaus.store.locks import Locks
 
 if TYPE_CHECKING:
     from keyhaus.store.transaction import Transaction

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from keyhaus.core.errors import Error
-from keyhaus.store.locks import Locks, Owner, Request
+from keyhaus.store.lock_requests import Owner, Request
+from keyhaus.store.locks import Locks
 from keyhaus.store.store import Store
 from tests.support.simulate.oracle import Broken
 

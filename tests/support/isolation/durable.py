@@ -14,7 +14,7 @@ from keyhaus.core.settings import Settings
 from tests.support.isolation.cast import Cast
 from tests.support.isolation.circles import check_free
 from tests.support.isolation.graph import Graph
-from tests.support.isolation.pace import hurried
+from tests.support.isolation.pace import bounded, hurried
 from tests.support.isolation.recorder import Recorder
 from tests.support.isolation.workload import Workload
 from tests.support.simulate.oracle import DATABASES
@@ -40,7 +40,7 @@ class Durable(World):
         self.oracle.unreadable = self.unreadable
         self.counts = self.oracle.counts
         self.lives = lives or generator.choice((1, 2, 3))
-        self.requests = Workload(generator, UNIT_MS)
+        self.requests = Workload(generator, UNIT_MS, seed)
         durabilities = ["always", *generator.choices(DURABILITIES, k=generator.choice((2, 3, 4)))]
         self.cast = Cast(generator, self.recorder, durabilities, self.requests)
         self.cast.house = lambda caller: self._houses[caller.durability]
@@ -48,7 +48,7 @@ class Durable(World):
         self._lock_timeout = generator.choice((0, 0, 30, 100))
 
     def _run(self) -> None:
-        with hurried(self.random):
+        with hurried(self.random), bounded(self.seed):
             self._start(killed=False)
             for life in range(self.lives):
                 lives = self._live(self.random.choice((10, 20, 40)))

@@ -16,6 +16,7 @@ from unittest.mock import patch
 from keyhaus.core.errors import Error, UnknownTransaction
 from keyhaus.core.reply import NULL_ARRAY
 from keyhaus.journal.format import DELETE, LAPSE
+from keyhaus.session.multi import Multi
 from keyhaus.session.session import Session
 from keyhaus.store import interactive, optimistic, turns
 from keyhaus.store import record as rec
@@ -40,22 +41,22 @@ from tests.support.simulate.planted import PLANTED
 MEMORY, DURABLE = "memory", "durable"
 
 
-async def _execute_with_pauses(session: Any) -> Any:
+async def _execute_with_pauses(multi: Any) -> Any:
     """EXEC pauses between its commands."""
-    tx = session._tx
+    tx, session = multi._tx, multi._session
     tx.atomic = True
     try:
-        if session._queue_failed or (session._mark is not None and session._changed(session._mark)):
-            reply: Any = session._run_queue()
+        if multi.failed or (multi._mark is not None and multi._changed(multi._mark)):
+            reply: Any = multi._run_queue()
             session.discard()
             if isinstance(reply, Error):
                 raise reply
             tx.commit()
             return NULL_ARRAY
         replies = []
-        for spec, args in list(session._queue):
+        for spec, args in list(multi._queue):
             await session.store.turn()
-            replies.append(session._run_queued(spec, args))
+            replies.append(multi._run_queued(spec, args))
         session.discard()
         tx.started = 0
         while (wait := tx.commit()) is not None:
@@ -103,10 +104,10 @@ class _Turnless(Transaction):
     __slots__ = ()
 
 
-def _lapse_locked(sweeper: Any, number: int, keys: list[bytes]) -> bool:
+def _lapse_locked(sweeper: Any, number: int, keys: list[bytes]) -> list[bytes] | None:
     transaction = _Turnless(sweeper._store, number)
     transaction.operations = [(LAPSE, number, key) for key in keys]
-    return transaction.commit() is None
+    return [] if transaction.commit() is None else None
 
 
 def _evict_locked(evictor: Any, space: Any, key: bytes) -> bool:
@@ -201,7 +202,7 @@ LEFT_OUT: Final[dict[str, tuple[str, str, tuple[_Patch, ...]]]] = {
     "one-step": (
         "C1, T8: EXEC runs without a pause",
         MEMORY,
-        ((Session, "execute_queued", _execute_with_pauses),),
+        ((Multi, "execute", _execute_with_pauses),),
     ),
     "mapping": (
         "S4: a pessimistic access locks the database's mapping entry",

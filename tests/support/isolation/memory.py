@@ -13,7 +13,7 @@ from typing import Any, cast
 from tests.support.isolation.cast import Cast
 from tests.support.isolation.circles import check_free
 from tests.support.isolation.graph import Graph
-from tests.support.isolation.pace import hurried
+from tests.support.isolation.pace import bounded, hurried
 from tests.support.isolation.recorder import Recorder
 from tests.support.isolation.workload import DATABASES, Workload
 from tests.support.sessions import Sessions
@@ -41,19 +41,20 @@ class Memory:
         self.recorder = Recorder(self._note if trace is not None else None)
         self.requests = requests or generator.choice((30, 60, 120))
         self._lock_timeout = generator.choice((0, 0, 0, 3, 10))
-        self._sessions = sessions = Sessions(
-            databases=DATABASES,
-            lock_timeout=self._lock_timeout,
-            transaction_idle_ms=generator.choice((1_000_000, 1_000_000, 10)),
-            transaction_max_ms=generator.choice((1_000_000, 1_000_000, 30)),
-            max_memory_policy="allkeys-lru",
-        )
+        with bounded(seed):
+            self._sessions = sessions = Sessions(
+                databases=DATABASES,
+                lock_timeout=self._lock_timeout,
+                transaction_idle_ms=generator.choice((1_000_000, 1_000_000, 10)),
+                transaction_max_ms=generator.choice((1_000_000, 1_000_000, 30)),
+                max_memory_policy="allkeys-lru",
+            )
         self.recorder.model = Model(DATABASES)
         self._begin = self.recorder.model.copy()
         self.recorder.watch(sessions.store)
         hub = ObservedHub(sessions.store, sessions.settings, sessions.clock, "run")
         house = House(hub, Loop(cast(Any, sessions.spawn)))
-        self.workload = Workload(generator)
+        self.workload = Workload(generator, seed=seed)
         self.cast = Cast(generator, self.recorder, ["always"] * generator.choice((2, 3, 4, 5)), self.workload)
         self.cast.house = lambda caller: house
         self._pass_chance = generator.choice((0.02, 0.06, 0.15))
@@ -66,7 +67,7 @@ class Memory:
     def run(self) -> None:
         """Raises Broken."""
         faults = Faults()
-        with hurried(self.random), faults.watching():
+        with hurried(self.random), bounded(self.seed), faults.watching():
             sent = 0
             for _ in range(STEPS_MAX):
                 if sent >= self.requests:

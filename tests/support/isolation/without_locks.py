@@ -9,7 +9,8 @@ from keyhaus.core.wait import Wait
 from keyhaus.session.session import Session
 from keyhaus.store import turns
 from keyhaus.store.interactive import PessimisticTransaction
-from keyhaus.store.locks import Locks, Owner, Request
+from keyhaus.store.lock_requests import Owner, Request
+from keyhaus.store.locks import Locks
 from keyhaus.store.optimistic import OptimisticTransaction
 
 # what is locked
@@ -130,20 +131,20 @@ def commit_noting(session: Any, reply: Any) -> Any:
 
 async def commit_as_it_was(session: Any, spec: Any, args: list[bytes], wait: Wait) -> Any:
     """After its turn has come a plain command writes what it was about to write before."""
-    if session._tx.owner is None:
+    if session.tx.owner is None:
         return await _again(session, spec, args, wait)
     try:
         result: Any = wait
         while isinstance(result, Wait):
             await result
-            session._tx.started = 0
+            session.tx.started = 0
             result = commit_noting(session, session._noted)
         return result
     except Error as error:
-        session._tx.rollback()
+        session.tx.rollback()
         return session.failed(error)
     finally:
-        session._tx.let_go()
+        session.tx.let_go()
 
 
 def check_before_waiting(transaction: Any) -> None:

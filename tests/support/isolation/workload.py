@@ -1,6 +1,6 @@
 """What the clients of a history send, out of its seed: few keys, so that they are in each other's way all the time.
 
-    a b c …        anything may happen to them
+    a b c …        anything may happen to them; in some histories there are many of them
     l0 l1 l2       lists: unique elements are appended, and nothing else
     r0 r1          registers: unique values are set, and nothing else
 
@@ -18,6 +18,7 @@ from tests.support.isolation.operations import OPTIMISTIC, PESSIMISTIC, READONLY
 LISTS: Final = [b"l0", b"l1", b"l2"]
 REGISTERS: Final = [b"r0", b"r1"]
 OPEN_MAX: Final = 3  # transactions of one client
+MANY_KEYS: Final = 0.15  # of all histories
 DATABASES: Final = 2  # that clients use
 
 
@@ -27,11 +28,13 @@ class Workload:
     unit_ms: How long the shortest times are.
     """
 
-    def __init__(self, generator: random.Random, unit_ms: int = 1) -> None:
+    def __init__(self, generator: random.Random, unit_ms: int = 1, seed: int = 0) -> None:
         self.random, self.unit_ms = generator, unit_ms
         choice = generator.choice
         self.graph = generator.random() < 0.5
         self.keys = [b"a", b"b", b"c", b"d", b"e"][: choice((2, 3, 4, 5))]
+        if random.Random(f"keys {seed}").random() < MANY_KEYS:
+            self.keys += [b"e%d" % number for number in range(10)]
         self._lockable = [*self.keys, *LISTS, *REGISTERS] if self.graph else self.keys
         self._values = 0
         self._begin_chance = choice((0.35, 0.55, 0.7))

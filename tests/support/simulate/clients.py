@@ -62,7 +62,7 @@ class ObservedSession(ClientSession):
 
     @property
     def transaction(self) -> Any:
-        return self._tx
+        return self.tx
 
 
 class ObservedHub(Hub):

@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeAlias
 from keyhaus.client.blocking.commands import Commands
 from keyhaus.client.blocking.connections import Connection, Connections
 from keyhaus.client.blocking.driver import Lock, sleep
-from keyhaus.client.errors import ENDING, ConnectionLost, OutcomeUnknown, TransactionEnded
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.client.words import Word, request
-from keyhaus.core.errors import Conflict, Error, UnknownTransaction
+from keyhaus.core.errors import Conflict, Error, TransactionEnded, UnknownTransaction
 from keyhaus.core.transactional import pause
 
 Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
@@ -152,7 +152,7 @@ def _consequence(error: Error) -> Error | None:
         return ConnectionLost(f"the transaction is gone: {error.message}")
     if isinstance(error, UnknownTransaction):
         return TransactionEnded(error.raw)
-    return error if isinstance(error, ENDING) else None
+    return error if error.ends_transaction else None
 
 
 def final_outcome(connections: Connections, name: str) -> Outcome:
