@@ -201,7 +201,7 @@ class OptimisticTransaction(SnapshotTransaction):
 
     def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
         super().__init__(store, database, client, number)
-        self.points: dict[int, set[bytes]] = {}
+        self.points: dict[int, dict[bytes, None]] = {}
         self.ranges: list[tuple[int, bytes, bytes | None]] = []
         self.databases: set[int] = set()
         self._guard: Guard | None = None
@@ -231,10 +231,10 @@ class OptimisticTransaction(SnapshotTransaction):
         if self._flushed and self.database in self._flushed:
             return
         self.databases.add(self.database)
-        points = self.points.setdefault(self.database, set())
+        points = self.points.setdefault(self.database, {})
         if key not in points:
             check_bounds(key)
-            points.add(key)
+            points[key] = None
             self.keep(len(key))
 
     def _remember_range(self, start: bytes, end: bytes | None) -> None:
@@ -375,7 +375,7 @@ class Guard:
         touched: Whether anything was.
     """
 
-    def __init__(self, points: dict[int, set[bytes]], ranges: list[tuple[int, bytes, bytes | None]]) -> None:
+    def __init__(self, points: dict[int, dict[bytes, None]], ranges: list[tuple[int, bytes, bytes | None]]) -> None:
         self._points, self._ranges = points, ranges
         self.touched = False
 
