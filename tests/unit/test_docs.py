@@ -12,6 +12,7 @@ import pytest
 from docs.generate import pages
 from keyhaus.client import errors as client_errors
 from keyhaus.core import errors
+from keyhaus.core.errors import TransactionEnded
 from keyhaus.core.disk import OsDisk
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -125,7 +126,8 @@ def test_every_error_of_the_python_client_is_described_with_whether_to_retry() -
     page = (_DOCS / "reference" / "errors.md").read_text()
     rows = dict(re.findall(r"^\| `([A-Z][A-Za-z]+)` \| (yes|no) \|", page, re.MULTILINE))
     own = [kind for kind in vars(client_errors).values() if getattr(kind, "__module__", "") == client_errors.__name__]
-    assert rows == {kind.__name__: "yes" if kind.retryable else "no" for kind in own if isinstance(kind, type)}
+    kinds = {kind.__name__: kind for kind in own if isinstance(kind, type)} | {"TransactionEnded": TransactionEnded}
+    assert rows == {name: "yes" if kind.retryable else "no" for name, kind in kinds.items()}
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -36,6 +36,7 @@ class Flag(enum.Flag):
     DENY_OOM = enum.auto()  # denyoom: needs memory
     NO_AUTH = enum.auto()  # no_auth: allowed before AUTH
     CONNECTION = enum.auto()  # about the connection: runs at once, outside any transaction
+    OUTSIDE = enum.auto()  # would slip out of a transaction that is current, or reaches beyond its database: refused
     CONTROL = enum.auto()  # MULTI, EXEC, …: the session's own, never queued
     SKIP_SLOWLOG = enum.auto()
 
@@ -94,14 +95,20 @@ class CommandSpec:
         return bool(self.flags & Flag.DENY_OOM)
 
     @cached_property
-    def inside(self) -> str | None:
-        """What it is to a transaction that is current: `reads`, `writes`, `refused`; None for none of its business."""
+    def outside(self) -> bool:
+        """Whether it is refused while a transaction is current."""
         blocks = self.flags & Flag.BLOCKING and not self.flags & Flag.ADMIN
-        if self.name in _NEVER_INSIDE or blocks:
-            return "refused"
-        if self.flags & Flag.WRITE:
-            return "writes"
-        return "reads" if self.flags & Flag.READ else None
+        return bool(self.flags & Flag.OUTSIDE or blocks)
+
+    @cached_property
+    def inside(self) -> bool:
+        """Whether a transaction that is current runs it, since it reads or writes data."""
+        return bool(self.flags & (Flag.READ | Flag.WRITE)) and not self.outside
+
+    @cached_property
+    def writes(self) -> bool:
+        """Whether it may change data."""
+        return bool(self.flags & Flag.WRITE)
 
     @cached_property
     def controls(self) -> bool:
@@ -116,9 +123,6 @@ class CommandSpec:
     def accepts(self, words: int) -> bool:
         return words == self.arity if self.arity >= 0 else words >= -self.arity
 
-
-# What would slip out of an interactive transaction, or reaches beyond its database.
-_NEVER_INSIDE = frozenset(("MULTI", "WATCH", "SELECT", "FLUSHALL", "SWAPDB"))
 
 TABLE: dict[str, CommandSpec] = {}
 """Every command by its name in upper case."""

@@ -193,9 +193,8 @@ class Interaction:
         reply: Any = None
         wait: Wait | None = None
         point = len(transaction.operations)
-        transaction.busy = True
         try:
-            transaction.enter(spec.inside == "writes")
+            transaction.enter(spec.writes)
         except Error as error:
             if transaction.carries_time and transaction.ended is None:
                 return self._rest(transaction, spec, args, point, None, None, error)
@@ -231,6 +230,7 @@ class Interaction:
         """The rest of a command that has to wait: runs it again until it needs nothing more."""
         handler = spec.handler
         assert handler is not None
+        transaction.busy = True
         try:
             while True:
                 if running is not None:
@@ -244,7 +244,7 @@ class Interaction:
                 needed = transaction.gather()  # it may die of a deadlock here, and then takes nothing any more
                 transaction.needs = {}
                 await needed
-                transaction.enter(spec.inside == "writes")
+                transaction.enter(spec.writes)
                 running, wait = handler(transaction, args, self._session), None
             if transaction.carries_time and transaction.ended is None:
                 transaction.depends = max(transaction.depends, await self._commit_time())
@@ -291,7 +291,6 @@ class Interaction:
         error = Internal()
         self._store.transactions.end(transaction, error)
         self._session.depends = 0
-        transaction.busy = False
         return self._session.failed(error)
 
 

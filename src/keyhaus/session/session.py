@@ -134,7 +134,13 @@ class Session:
                 return _AS_ANY_OTHER
             self.depends = 0
             return self.multi.enqueue(spec, args)
-        result = self._inside(spec, args)
+        interaction = self._interaction
+        assert interaction is not None
+        transaction = interaction.current
+        if transaction is not None and spec.inside:
+            result = self._run_inside(interaction, transaction, spec, args)
+        else:
+            result = self._inside(spec, args)
         if result.__class__ is not CoroutineType:
             return result
         self._running = result
@@ -143,12 +149,12 @@ class Session:
     def _inside(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command in the current transaction: its reply, a coroutine for the rest, or that it runs outside."""
         interaction = self._interaction
-        if interaction is None or spec.inside is None:
+        if interaction is None or not (spec.inside or spec.outside):
             return _AS_ANY_OTHER
         transaction = interaction.current
         if transaction is None and interaction.broken is None:
             return _AS_ANY_OTHER
-        if transaction is None or spec.inside == "refused":
+        if transaction is None or spec.outside:
             self.depends = 0 if interaction.broken is None else interaction.broken_depends
             return self.failed(interaction.refusal(spec))
         return self._run_inside(interaction, transaction, spec, args)
@@ -161,7 +167,10 @@ class Session:
             self.ask_as(transaction)
         result = interaction.run(transaction, spec, args)
         if transaction.reads:
-            self._count(transaction)
+            tx = self.tx
+            tx.reads += transaction.reads
+            tx.misses += transaction.misses
+            transaction.reads = transaction.misses = 0
         return result
 
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
@@ -209,14 +218,12 @@ class Session:
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
-        if self.tx.reads:
-            self._count(self.tx)
-
-    def _count(self, tx: Transaction) -> None:
-        statistics = self._hub.statistics
-        statistics.hits += tx.reads - tx.misses
-        statistics.misses += tx.misses
-        tx.reads = tx.misses = 0
+        tx = self.tx
+        if tx.reads:
+            statistics = self._hub.statistics
+            statistics.hits += tx.reads - tx.misses
+            statistics.misses += tx.misses
+            tx.reads = tx.misses = 0
 
     def resume(self) -> Any:
         """Goes on after the Wait that `execute` or the last `resume` gave."""
@@ -366,7 +373,7 @@ class Session:
     async def run_in_transaction(self, name: bytes, args: list[bytes]) -> Any:
         transaction = self.interaction.find(name)
         spec = lookup.find(args)
-        if spec.inside not in ("reads", "writes"):
+        if not spec.inside:
             raise UserError(f"TX takes commands that read or write data, not {spec.name}")
         if self._evictor.limit:
             await self._room_inside(transaction, spec, args)

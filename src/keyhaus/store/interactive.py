@@ -71,12 +71,13 @@ class Interactive(Transaction):
         number, name: Its id (T9), and as clients see it.
         mode: Its kind, as BEGIN names it.
         ordinal: How many were begun up to it: the younger of two has the greater one.
-        begun_ns, idle_since_ns: When it was begun and when it was last used, by the monotonic clock.
+        begun_ns, idle_since_ns: When it was begun, and since when it is not used, about, by the monotonic clock.
         timeout_ms: For how long it may be idle.
         user: The identity that began it.
         durability: What it asked for, where it did.
         ended: Why it takes no further command; None while it is open.
-        busy: Whether a command of it is under way.
+        busy: Whether a command of it waits for something.
+        used: Whether it was used since its idle time was looked at.
         deadline: When the first of the committed records expires that it read alive (T2).
         written: How many bytes its commit is to write into the journal.
         kept: What it keeps of what it has locked and read, in bytes.
@@ -105,6 +106,7 @@ class Interactive(Transaction):
         "ordinal",
         "timeout_ms",
         "unread",
+        "used",
         "user",
         "writing",
         "written",
@@ -120,7 +122,7 @@ class Interactive(Transaction):
         self.user = "default"
         self.durability: Durability | None = None
         self.ended: Error | None = None
-        self.busy = self.writing = False
+        self.busy = self.used = self.writing = False
         self.deadline = FAR
         self.written = FRAME_BYTES + ID_BYTES
         self.kept = self.bytes = 0
@@ -159,6 +161,7 @@ class Interactive(Transaction):
         self.started = 0  # what it depends on stays: its own writes were made from what it had read (C2)
         self.carries_time = False
         self.writing = writes
+        self.used = True
         self._mark = (self.written, self.kept - self.bytes)
         if self.deadline != FAR:
             self.check_alive()
@@ -168,9 +171,7 @@ class Interactive(Transaction):
         return True
 
     def leave(self) -> None:
-        """A command is over: its idle time begins."""
-        self.busy = False
-        self.idle_since_ns = self.store.monotonic_ns()
+        """A command is over."""
         if self._gathered is not None or self._choice or self.slot:
             self.let_go()
 
@@ -219,7 +220,7 @@ class Interactive(Transaction):
                     return None
                 return mine
         record = self._committed(key)
-        if record is None or not self._visible(record):
+        if record is None or (record[7] and not self._visible(record)):
             self.misses += 1
             return None
         return record
@@ -283,8 +284,9 @@ class Interactive(Transaction):
     def _write(self, size: int) -> None:
         """It is to write so many bytes more. Raises TransactionTooLarge."""
         self.written += size
-        if self.written > self.store.max_bytes:
-            raise TransactionTooLarge(self.written, self.store.max_bytes)
+        store = self.store
+        if self.written > store.max_bytes:
+            raise TransactionTooLarge(self.written, store.max_bytes)
         self._take(size + ENTRY_BYTES)
 
     def keep(self, size: int) -> None:
@@ -402,7 +404,10 @@ class PessimisticTransaction(Interactive):
     def _committed(self, key: bytes) -> Record | None:
         if not self._lock_key(key, self.writing):
             return None
-        record = self.look(self._space(), key)
+        space = self._space() if self._flushed else self.store.spaces[self.database]
+        record = space.records.get(key)
+        if record is None and space.below:
+            record = self._look_below(space, key)
         if self.store.last > self.store.synced:
             self._note(record)
         return record

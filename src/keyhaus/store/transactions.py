@@ -30,6 +30,8 @@ WATCH_MS: Final = 100
 KINDS: Final[dict[str, type[Interactive]]] = {
     kind.mode: kind for kind in (PessimisticTransaction, OptimisticTransaction, SnapshotTransaction)
 }
+_COMMITTED: Final = UnknownTransaction("the transaction was committed")
+_ROLLED_BACK: Final = UnknownTransaction("the transaction was rolled back")
 _CAUSES: Final = {
     Conflict: "conflicts",
     Deadlock: "deadlocks",
@@ -139,8 +141,9 @@ class Transactions:
         age = self._store.settings.integer("transaction-max-ms")
         if now - transaction.begun_ns >= age * 1_000_000:
             self.end(transaction, TransactionTimeout(f"the transaction was open for longer than {age} ms"))
-        elif transaction.busy or transaction.unread():
+        elif transaction.busy or transaction.used or transaction.unread():
             transaction.idle_since_ns = now  # idle time begins when the reply has left (T5)
+            transaction.used = False
         elif now - transaction.idle_since_ns >= transaction.timeout_ms * 1_000_000:
             text = f"the transaction was idle for longer than {transaction.timeout_ms} ms"
             self.end(transaction, TransactionTimeout(text))
@@ -160,7 +163,7 @@ class Transactions:
         self.counts["committed"] += 1
         if not transaction.operations:
             self.outcomes.ended(transaction.number, seqno)
-        self._close(transaction, UnknownTransaction("the transaction was committed"))
+        self._close(transaction, _COMMITTED)
         return seqno
 
     def end(self, transaction: Interactive, error: Error | None = None) -> None:
@@ -172,7 +175,7 @@ class Transactions:
         if cause is not None:
             self.counts[cause] += 1
         self.outcomes.ended(transaction.number, ROLLED_BACK)
-        self._close(transaction, error or UnknownTransaction("the transaction was rolled back"))
+        self._close(transaction, error or _ROLLED_BACK)
 
     def _close(self, transaction: Interactive, ended: Error) -> None:
         transaction.ended = ended
