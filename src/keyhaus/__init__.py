@@ -18,6 +18,7 @@ _LAZY = {
     "Client": "keyhaus.client.blocking.client",
     "Transaction": "keyhaus.client.blocking.transaction",
     "Database": "keyhaus.embedded.database",
+    "TransactionEnded": "keyhaus.core.transactional",
     "transactional": "keyhaus.core.transactional",
     "ConnectionLost": "keyhaus.client.errors",
     "OutcomeUnknown": "keyhaus.client.errors",

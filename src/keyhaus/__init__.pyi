@@ -20,6 +20,7 @@ from keyhaus.core.errors import TransactionTooLarge as TransactionTooLarge
 from keyhaus.core.errors import UnknownTransaction as UnknownTransaction
 from keyhaus.core.errors import UserError as UserError
 from keyhaus.core.errors import WrongType as WrongType
+from keyhaus.core.transactional import TransactionEnded as TransactionEnded
 from keyhaus.core.transactional import transactional as transactional
 from keyhaus.embedded.database import Database as Database
 

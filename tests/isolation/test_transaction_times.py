@@ -109,6 +109,21 @@ def test_a_commit_that_waits_is_not_idle() -> None:
     assert pending.reply == "OK"
 
 
+def test_idle_time_begins_anew_after_a_wait() -> None:
+    bench = Bench()
+    bench.lock("k")
+    bench.one("BEGIN", "TIMEOUT", WATCH_MS // 2)
+    pending = bench.waits(bench.one, "GET", "k")
+    bench.pass_ms(2 * WATCH_MS - 5)
+    bench.third("ROLLBACK")
+    bench.settle()
+    assert pending.done
+    bench.pass_ms(10)
+    assert bench.one("GET", "k") is None
+    bench.pass_ms(2 * WATCH_MS)
+    fails(bench.one("GET", "k"), "NOTX", "TXTIMEOUT")
+
+
 def test_idle_time_begins_when_the_last_reply_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench()
     unread = [True]

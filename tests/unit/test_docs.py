@@ -13,7 +13,7 @@ from docs.generate import pages
 from keyhaus.client import errors as client_errors
 from keyhaus.core import errors
 from keyhaus.core.disk import OsDisk
-from keyhaus.core.errors import TransactionEnded
+from keyhaus.core.transactional import TransactionEnded
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
 from keyhaus.journal import recovery

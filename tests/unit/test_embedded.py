@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -19,14 +20,16 @@ from keyhaus.core.disk import OsDisk
 from keyhaus.core.errors import (
     Closed,
     Corruption,
+    DiskFull,
     Error,
     LimitExceeded,
     OtherFormat,
     StorageError,
-    TransactionEnded,
+    TransactionTooLarge,
     UnknownTransaction,
     UserError,
 )
+from keyhaus.core.transactional import TransactionEnded
 from keyhaus.embedded.caller import Caller
 from keyhaus.embedded.database import Database, open_database
 from keyhaus.embedded.transactions import Transaction
@@ -378,6 +381,24 @@ def test_another_threads_transaction_is_none(database: Database) -> None:
         with pytest.raises(UnknownTransaction) as raised:
             call()
         assert not raised.value.retryable
+
+
+def test_a_commit_that_finds_no_room_is_rolled_back(database: Database) -> None:
+    transaction = database.transaction().__enter__()
+    transaction.put("k", 1)
+    with patch.object(database._store, "commit", side_effect=DiskFull("there is no room")), pytest.raises(DiskFull):
+        transaction.commit()
+    assert database.execute("TRANSACTION", "LIST") == []
+    database.put("k", 2)  # nobody holds its lock
+    assert database.execute("TRANSACTION", "STATUS", transaction.id) == b"rolledback"
+
+
+def test_what_ended_a_transaction_is_told_again_and_again(database: Database) -> None:
+    database.execute("CONFIG", "SET", "max-transaction-bytes", 1024)
+    transaction = database.transaction().__enter__()
+    for call in (lambda: transaction.put("k", "x" * 2000), lambda: transaction.get("k"), transaction.commit):
+        with pytest.raises(TransactionTooLarge):
+            call()
 
 
 def test_a_transaction_that_was_ended_meanwhile_is_run_again(database: Database) -> None:

@@ -17,10 +17,10 @@ import keyhaus
 import keyhaus.commands
 from keyhaus.client import words
 from keyhaus.client.address import Address, parse_url
-from keyhaus.client.errors import ConnectionLost, OutcomeUnknown, TransactionEnded, answered, from_wire
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown, answered, from_wire
 from keyhaus.commands.spec import TABLE, Flag
 from keyhaus.core import errors
-from keyhaus.core.transactional import pause
+from keyhaus.core.transactional import TransactionEnded, pause
 from tools.generate_client import files
 
 
@@ -95,7 +95,7 @@ def test_every_code_of_the_server_becomes_its_class() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.Error) and kind.code not in (errors.Error.code, "SYNTAX"):
             error = from_wire(kind.code, "why")
             assert type(error).code == kind.code and isinstance(error, kind.__mro__[1]) and error.message == "why"
-            assert error.retryable == kind.retryable or kind is TransactionEnded  # which a client knows by itself
+            assert error.retryable == kind.retryable
     assert type(from_wire("ERR", "syntax error")) is errors.UserError
     other = from_wire("LOADING", "wait")
     assert type(other) is errors.Error and other.message == "LOADING wait" and not other.retryable

@@ -10,9 +10,7 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from keyhaus.core import errors
-from keyhaus.core.errors import Error, TransactionEnded, UserError
-
-__all__ = ("ConnectionLost", "OutcomeUnknown", "TransactionEnded", "answered", "from_wire")
+from keyhaus.core.errors import Error, UserError
 
 
 class ConnectionLost(Error, ConnectionError):

@@ -75,7 +75,7 @@ async def reset(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "SELECT",
     2,
-    Flag.CONNECTION | Flag.FAST | Flag.OUTSIDE,
+    Flag.CONNECTION | Flag.FAST | Flag.NO_TRANSACTION,
     summary="Chooses the database of the commands that follow.",
     since="1.0.0",
     group="connection",

@@ -54,7 +54,7 @@ async def flushdb(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "FLUSHALL",
     -1,
-    Flag.WRITE | Flag.DANGEROUS | Flag.OUTSIDE,
+    Flag.WRITE | Flag.DANGEROUS | Flag.NO_TRANSACTION,
     summary="Deletes all keys of all databases.",
     since="1.0.0",
     group=GROUP,
@@ -71,7 +71,7 @@ async def flushall(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "SWAPDB",
     3,
-    Flag.WRITE | Flag.FAST | Flag.DANGEROUS | Flag.OUTSIDE,
+    Flag.WRITE | Flag.FAST | Flag.DANGEROUS | Flag.NO_TRANSACTION,
     summary="Exchanges the contents of two databases.",
     since="4.0.0",
     group=GROUP,

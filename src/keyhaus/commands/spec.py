@@ -36,7 +36,7 @@ class Flag(enum.Flag):
     DENY_OOM = enum.auto()  # denyoom: needs memory
     NO_AUTH = enum.auto()  # no_auth: allowed before AUTH
     CONNECTION = enum.auto()  # about the connection: runs at once, outside any transaction
-    OUTSIDE = enum.auto()  # would slip out of a transaction that is current, or reaches beyond its database: refused
+    NO_TRANSACTION = enum.auto()  # refused while a transaction is current: it would slip out of it, or reach beyond
     CONTROL = enum.auto()  # MULTI, EXEC, …: the session's own, never queued
     SKIP_SLOWLOG = enum.auto()
 
@@ -95,15 +95,15 @@ class CommandSpec:
         return bool(self.flags & Flag.DENY_OOM)
 
     @cached_property
-    def outside(self) -> bool:
+    def refused_inside(self) -> bool:
         """Whether it is refused while a transaction is current."""
         blocks = self.flags & Flag.BLOCKING and not self.flags & Flag.ADMIN
-        return bool(self.flags & Flag.OUTSIDE or blocks)
+        return bool(self.flags & Flag.NO_TRANSACTION or blocks)
 
     @cached_property
     def inside(self) -> bool:
         """Whether a transaction that is current runs it, since it reads or writes data."""
-        return bool(self.flags & (Flag.READ | Flag.WRITE)) and not self.outside
+        return bool(self.flags & (Flag.READ | Flag.WRITE)) and not self.refused_inside
 
     @cached_property
     def writes(self) -> bool:

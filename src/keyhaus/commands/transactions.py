@@ -18,7 +18,7 @@ from keyhaus.store.transaction import Transaction
 @command(
     "MULTI",
     1,
-    Flag.CONTROL | Flag.FAST | Flag.OUTSIDE,
+    Flag.CONTROL | Flag.FAST | Flag.NO_TRANSACTION,
     summary="Begins a transaction: the commands that follow are queued until EXEC.",
     since="1.2.0",
     group="transactions",
@@ -64,7 +64,7 @@ async def discard(tx: Transaction, args: list[bytes], context: Context) -> Any:
 @command(
     "WATCH",
     -2,
-    Flag.CONTROL | Flag.FAST | Flag.UNTOUCHED | Flag.OUTSIDE,
+    Flag.CONTROL | Flag.FAST | Flag.UNTOUCHED | Flag.NO_TRANSACTION,
     keys=Keys(1, -1),
     summary="Makes the next EXEC fail if one of the keys is changed before it.",
     since="2.2.0",

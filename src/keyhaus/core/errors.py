@@ -166,15 +166,6 @@ class UnknownTransaction(TransactionError):
     code = "NOTX"
 
 
-class TransactionEnded(UnknownTransaction):
-    """A transaction that was begun has been ended: its time was over, or somebody killed it. Nothing of it happened.
-
-    What the Python doors raise for NOTX where they know that much.
-    """
-
-    retryable = True
-
-
 class ReadOnly(TransactionError):
     """A write in a READONLY transaction; the transaction goes on."""
 

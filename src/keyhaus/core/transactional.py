@@ -1,4 +1,4 @@
-"""`@transactional`, and how long to wait before another try.
+"""What the Python doors have in common: `@transactional`, how long to wait before another try, `TransactionEnded`.
 
 After FoundationDB's `@fdb.transactional`: given a client or a database, a function of a transaction runs in one of its
 own, again after retryable errors; given a transaction, it joins that one. So such functions can call each other.
@@ -12,11 +12,19 @@ import random
 from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
+from keyhaus.core.errors import UnknownTransaction
+
 FIRST_SECONDS: Final = 0.01
 SECONDS_MAX: Final = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class TransactionEnded(UnknownTransaction):
+    """A `NOTX` of a transaction that was begun: its time was over, or somebody killed it. Nothing of it happened."""
+
+    retryable = True
 
 
 def pause(failures: int, first: float = FIRST_SECONDS, most: float = SECONDS_MAX) -> float:

@@ -196,7 +196,7 @@ class Caller:
     def _held(self, session: CallerSession, reply: Any) -> Any:
         """C3: a reply that is not durable enough for the asker is held."""
         store, depends = self._store, session.depends
-        needs_sync = session.needs_sync()
+        needs_sync = session.take_needs_sync()
         poisoned = store.poisoned
         if poisoned is not None:
             return Poisoned(poisoned.message)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from keyhaus.core.errors import Error, TransactionEnded, UnknownTransaction, UserError
-from keyhaus.core.transactional import pause
+from keyhaus.core.errors import Error, UnknownTransaction, UserError
+from keyhaus.core.transactional import TransactionEnded, pause
 from keyhaus.embedded.access import Access, Word, as_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class Transaction(Access):
     """A transaction, from the `with` that begins it to its end.
 
     It commits at the end of the `with`, or rolls back where that ends with an exception. It belongs to the thread that
-    began it; one thread may have several. `execute` takes commands that read or write data.
+    began it, and to others it is unknown; one thread may have several. `execute` takes commands that read or write
+    data. Once a command was told that the transaction can't go on, all later ones, and `commit`, are told the same.
 
     Attributes:
         id: As the table's commands name it (TRANSACTION STATUS, …); empty before it is begun.
@@ -73,7 +74,10 @@ class Transaction(Access):
         """Makes it happen; its sequence number, once the commit is as durable as it was asked to be.
 
         Raises:
+            UnknownTransaction: It is not begun, has been committed or rolled back before, or is another thread's.
+            TransactionEnded: It was ended meanwhile; nothing of it has happened, and all of it may be run again.
             TransactionError: Nothing of it has happened. Where it is retryable, all of it may be run again.
+            DiskFull: Nothing of it has happened; it is rolled back.
             Poisoned: It may have happened: the disk failed. TRANSACTION STATUS says more after a restart.
         """
         self._check_own()
@@ -87,15 +91,18 @@ class Transaction(Access):
         except Error as error:
             if not error.ends_transaction:
                 with contextlib.suppress(Error):
-                    self.rollback()
+                    self._roll_back()
             raise
         self.seqno = seqno
         return seqno
 
     def rollback(self) -> None:
-        """Gives it up: nothing of it happens. Raises UnknownTransaction where it has ended."""
+        """Gives it up: nothing of it happens. Raises UnknownTransaction where it has ended, or is another thread's."""
         self._check_own()
         self._ended = True
+        self._roll_back()
+
+    def _roll_back(self) -> None:
         self._database._execute([b"ROLLBACK", self._id])
 
     def _check_own(self) -> None:
@@ -107,6 +114,8 @@ class Transaction(Access):
 
     def _execute(self, args: list[bytes]) -> Any:
         self._check_own()
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
         try:
             return self._database._execute([b"TX", self._id, *args])
         except UnknownTransaction as error:

@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
     def _hold(self, session: ClientSession, reply: Any, out: list[bytes]) -> None:
         """C3: a reply that is not durable enough for the asker waits, and so do all behind it."""
         store, depends = self._store, session.depends
-        needs_sync = session.needs_sync()
+        needs_sync = session.take_needs_sync()
         poisoned = store.poisoned
         if poisoned is not None and depends > store.synced:
             reply = poisoned
@@ -288,6 +288,7 @@ class Connection(asyncio.Protocol):
         synced, written, poisoned = store.synced, store.written, store.poisoned
         out: list[bytes] = []
         while held:
+            # `Store.may_be_told`, written out: thousands may stand here.
             depends, needs_sync, data = held[0]
             if depends > synced and (needs_sync or depends > written or poisoned is not None):
                 if poisoned is None:

@@ -146,7 +146,7 @@ class Interaction:
                 self._store.transactions.end(transaction, error)
             raise
         finally:
-            transaction.busy = False
+            transaction.rests()
             if transaction.ended is None:
                 transaction.let_go()  # of what it locked for its turn (T6)
             elif current:
@@ -254,7 +254,7 @@ class Interaction:
             log.exception("a command failed inside a transaction", extra={"command": spec.wire_name})
             return self._fault(transaction)
         finally:
-            transaction.busy = False
+            transaction.rests()
             if running is not None:
                 running.close()
         if isinstance(reply, Error):

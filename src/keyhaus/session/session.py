@@ -1,9 +1,9 @@
-"""One client's session: who it is, what it has queued and marked, and the dispatch of its requests.
+"""One client's session: who it is, and the dispatch of its requests.
 
 `execute` runs a request up to its reply, or up to the first thing that it has to wait for: then it gives the `Wait`,
 and `resume` goes on from there. Whoever drives the session (the server's loop, an embedded thread, a test) keeps the
 order: nothing else of this session is executed before the reply. After each reply `depends` says which seqno it
-depends on, and `needs_sync` whether it may leave only once that one is synced (C2, C3).
+depends on, and `take_needs_sync` whether it may leave only once that one is synced (C2, C3).
 
 A command that finds no room in the journal is run again from the start once there is some: nothing of it has happened.
 """
@@ -53,7 +53,12 @@ def _find(args: list[bytes]) -> CommandSpec:
 
 
 class Session:
-    """One client. See `core/context.py` for what its attributes mean to commands."""
+    """One client. See `core/context.py` for what its attributes mean to commands.
+
+    Attributes:
+        tx: What plain commands run in, and EXEC.
+        multi: What it has queued and watches.
+    """
 
     def __init__(self, hub: Hub, number: int) -> None:
         self.server: Server = hub
@@ -134,13 +139,7 @@ class Session:
                 return _AS_ANY_OTHER
             self.depends = 0
             return self.multi.enqueue(spec, args)
-        interaction = self._interaction
-        assert interaction is not None
-        transaction = interaction.current
-        if transaction is not None and spec.inside:
-            result = self._run_inside(interaction, transaction, spec, args)
-        else:
-            result = self._inside(spec, args)
+        result = self._inside(spec, args)
         if result.__class__ is not CoroutineType:
             return result
         self._running = result
@@ -149,15 +148,15 @@ class Session:
     def _inside(self, spec: CommandSpec, args: list[bytes]) -> Any:
         """Runs a command in the current transaction: its reply, a coroutine for the rest, or that it runs outside."""
         interaction = self._interaction
-        if interaction is None or not (spec.inside or spec.outside):
+        transaction = None if interaction is None else interaction.current
+        if interaction is not None and transaction is not None and spec.inside:
+            return self._run_inside(interaction, transaction, spec, args)
+        if interaction is None or not (spec.inside or spec.refused_inside):
             return _AS_ANY_OTHER
-        transaction = interaction.current
         if transaction is None and interaction.broken is None:
             return _AS_ANY_OTHER
-        if transaction is None or spec.outside:
-            self.depends = 0 if interaction.broken is None else interaction.broken_depends
-            return self.failed(interaction.refusal(spec))
-        return self._run_inside(interaction, transaction, spec, args)
+        self.depends = 0 if interaction.broken is None else interaction.broken_depends
+        return self.failed(interaction.refusal(spec))
 
     def _run_inside(
         self, interaction: Interaction, transaction: Interactive, spec: CommandSpec, args: list[bytes]
@@ -417,8 +416,11 @@ class Session:
 
     # who it is
 
-    def needs_sync(self) -> bool:
-        """Whether the reply that has just been given leaves only once what it depends on is synced (C3)."""
+    def take_needs_sync(self) -> bool:
+        """Whether the reply that has just been given leaves only once what it depends on is synced (C3).
+
+        To be asked once a reply.
+        """
         wanted, self.tx.waits_for_sync = self.tx.waits_for_sync, False
         return wanted or (self._hub.always if self.asks is None else self.asks)
 

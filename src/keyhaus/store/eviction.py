@@ -24,7 +24,7 @@ from keyhaus.core.limits import EVICTION_SLACK_BYTES, EVICTION_STEP_KEYS
 from keyhaus.core.settings import Policy
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE
-from keyhaus.store.keyspace import CHURN_BYTES, DEADLINE_CHURN_BYTES, ENTRY_BYTES, Keyspace
+from keyhaus.store.keyspace import CHURN_BYTES, DEADLINE_BYTES, DEADLINE_CHURN_BYTES, ENTRY_BYTES, Keyspace
 from keyhaus.store.record import HEAD_BYTES, TOMBSTONE
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.uses import USE_BYTES, Frequency, Measure, Recency, Uses
@@ -66,7 +66,7 @@ class Evictor:
         self._low = _NEVER  # the least that the data took since it is too much
         self._going_on = False
         self._passed_over = False  # whether locked keys were in the way of the last step
-        self._put_aside: list[tuple[Keyspace, bytes]] = []  # those of volatile-ttl, until it ends
+        self._put_aside: list[tuple[Keyspace, bytes]] = []  # locked keys, without their deadline, until the end
         self._wait = Wait()
         store.views.dress = self._dress
         settings = store.settings
@@ -123,7 +123,7 @@ class Evictor:
     def used(self) -> int:
         """What the data takes in memory, in bytes, about. What was deleted while a snapshot looks at it is no data."""
         store = self._store
-        used = 0
+        used = DEADLINE_BYTES * len(self._put_aside)
         unburied = store.unburied()
         for space in store.spaces:
             used += space.bytes
@@ -186,6 +186,7 @@ class Evictor:
     def _begin(self) -> None:
         """After a change of the settings: looks at everything anew, without waiting for a command."""
         self._checked, self._low, self.full = -1, _NEVER, False
+        self._take_back()
         if not self.limit:
             self._let_in()
         elif not self._going_on:
@@ -207,7 +208,7 @@ class Evictor:
     # giving up
 
     def _give_up_one(self) -> bool:
-        """Frees something: a key, or what is left of one that is gone already. False where there is nothing."""
+        """Comes nearer to the limit by a key, or gets past one that can't be evicted. False where there are no more."""
         if self._policy == Policy.VOLATILE_TTL:
             return self._give_up_next()
         victim = None if self._measure is None else self._least_used(self._measure)

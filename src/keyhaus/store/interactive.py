@@ -170,6 +170,10 @@ class Interactive(Transaction):
         """Whether it can't go on in a poisoned store."""
         return True
 
+    def rests(self) -> None:
+        """It waits for nothing any more: its idle time begins anew (T5)."""
+        self.busy, self.used = False, True
+
     def leave(self) -> None:
         """A command is over."""
         if self._gathered is not None or self._choice or self.slot:
@@ -275,7 +279,7 @@ class Interactive(Transaction):
 
     def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
         self._write(OPERATION_BYTES + len(key) + len(value) + (EXPIRY_BYTES if expires else 0))
-        Transaction.put(self, key, value, expires, flags)
+        Transaction.put(self, key, value, expires, flags)  # not by super(), whose look-up each write would pay
 
     def delete(self, key: bytes) -> None:
         self._write(OPERATION_BYTES + len(key))
@@ -351,7 +355,7 @@ class PessimisticTransaction(Interactive):
         assert owner is not None
         size, held = 0 if key is None else len(key), len(owner.keys)
         if locks.take_key(owner, database, key, exclusive):
-            if len(owner.keys) > held:
+            if len(owner.keys) > held:  # else it was locked, or a range covers it
                 self.keep(size)
             return True
         upgrades = (database, key) in owner.keys
@@ -404,6 +408,7 @@ class PessimisticTransaction(Interactive):
     def _committed(self, key: bytes) -> Record | None:
         if not self._lock_key(key, self.writing):
             return None
+        # `look` and `_space` written out: a read pays two calls less.
         space = self._space() if self._flushed else self.store.spaces[self.database]
         record = space.records.get(key)
         if record is None and space.below:

@@ -355,7 +355,7 @@ class Keyspace:
         return list(keys)
 
     def still_due(self, keys: list[bytes]) -> None:
-        """Keys that `due` gave were not deleted: those that still have a deadline come again."""
+        """Keys whose deadline was taken out were not deleted: where they still have one it comes again."""
         for key in keys:
             record = self.records.get(key)
             if record is not None and record[7] & EXPIRES and not record[7] & TOMBSTONE:

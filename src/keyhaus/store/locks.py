@@ -77,7 +77,7 @@ class Locks:
     """All locks of a store.
 
     Attributes:
-        active: Whether any are held: plain writes look no further where none are.
+        active: How many owners hold any: plain writes look no further where none does.
         timeout_ms: How long a request waits; 0 for ever.
         waits, deadlocks, timeouts: How often somebody had to wait, died of a deadlock, waited too long.
         waiting: How many wait now.

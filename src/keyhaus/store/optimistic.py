@@ -268,7 +268,7 @@ class OptimisticTransaction(SnapshotTransaction):
 
     def prepare(self) -> Wait | None:
         """Looks through much in slices, before the step; a guard notes what is committed into it meanwhile."""
-        if self._validated or not (self.ranges or self._has_many_points()):
+        if self._validated:
             return None
         if self._guard is None:
             if not self._is_long():
@@ -279,11 +279,12 @@ class OptimisticTransaction(SnapshotTransaction):
         self._look_through(self._later_keys(), wait)
         return wait
 
-    def _has_many_points(self) -> bool:
-        return any(len(keys) > SLICE_KEYS for keys in self.points.values())
-
     def _is_long(self) -> bool:
-        slices = self._later_keys()
+        if sum(map(len, self.points.values())) > SLICE_KEYS:
+            return True
+        if not self.ranges:
+            return False
+        slices = self._later_in_ranges()  # how long they are is only known by a walk
         return next(slices, self) is None and next(slices, self) is None
 
     def _look_through(self, slices: Iterator[None], wait: Wait) -> None:
@@ -316,7 +317,11 @@ class OptimisticTransaction(SnapshotTransaction):
             raise Conflict("something that the transaction read was changed since it began: run it again")
 
     def _later_keys(self) -> Iterator[None]:
-        """Looks for what it read in memory, ranges too, and pauses now and then. Raises Conflict."""
+        """Looks for all that it read in memory, and pauses now and then. Raises Conflict."""
+        yield from self._later_points()
+        yield from self._later_in_ranges()
+
+    def _later_points(self) -> Iterator[None]:
         since = self.snapshot.seqno
         for database, keys in self.points.items():
             space = self.store.spaces[database]
@@ -330,7 +335,10 @@ class OptimisticTransaction(SnapshotTransaction):
                         break
                 if looked_at % SLICE_KEYS == 0:
                     yield None
-                    tables = space.tables(self.snapshot.view)  # what was sealed meanwhile the guard knows
+                    tables = space.tables(self.snapshot.view)  # the active one may have been sealed
+
+    def _later_in_ranges(self) -> Iterator[None]:
+        since = self.snapshot.seqno
         for number, (database, start, end) in enumerate(self.ranges):
             if number % RANGES_A_SLICE == RANGES_A_SLICE - 1:
                 yield None

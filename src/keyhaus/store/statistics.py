@@ -28,7 +28,7 @@ class SyncedCounts:
         self.keyspace: dict[int, tuple[int, int]] = {}
         self.expired = 0
 
-    def now(self) -> dict[int, tuple[int, int]]:
+    def executed(self) -> dict[int, tuple[int, int]]:
         """What `keyspace` would be if everything were synced."""
         return {
             number: (space.count, space.count_volatile())
@@ -36,13 +36,18 @@ class SyncedCounts:
             if (space.added or space.below) and space.count
         }
 
+    def begin(self) -> None:
+        """After a start: all that was recovered is synced."""
+        self.keyspace = self.executed()
+
     def group_closed(self, last: int) -> None:
         """The next sync has all up to `last`."""
         if len(self._groups) >= GROUPS_KEPT:
             self._groups.pop()
-        self._groups.append((last, self.now(), self._store.expired_keys))
+        self._groups.append((last, self.executed(), self._store.expired_keys))
 
     def progressed(self, synced: int) -> None:
+        """All up to `synced` is synced now."""
         groups = self._groups
         while groups and groups[0][0] <= synced:
             _, self.keyspace, self.expired = groups.popleft()
@@ -70,7 +75,7 @@ def statistics(store: Store) -> dict[str, Any]:
         "full": False,
         "expired_keys": max(0, expired),
         "evicted_keys": store.evictor.evicted_keys,
-        "keyspace": counts.keyspace if durable else counts.now(),
+        "keyspace": counts.keyspace if durable else counts.executed(),
         "used_bytes": store.evictor.used() + store.views.cache.size,
         "overhead_bytes": store.evictor.overhead(),
         "keeping": _keeping(store),

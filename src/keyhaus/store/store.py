@@ -69,7 +69,7 @@ class Store:
         garbage: What is being freed.
         max_bytes: How much one transaction or command may write.
         locks: Who holds what, and who waits for it.
-        guards: Ranges that optimistic transactions are validating.
+        guards: What optimistic transactions are validating.
         transactions: The interactive ones that are open, and what became of the others.
         changes: What was committed, for those who follow.
         counts_synced: How many keys there are, as of `synced`.
@@ -191,7 +191,7 @@ class Store:
         store.clock_ms = max(store.clock_ms, started.clock)
         store.history = started.manifest.history
         store.expired_keys = 0  # those of earlier runs were counted then
-        store.counts_synced.keyspace = store.counts_synced.now()
+        store.counts_synced.begin()
         store.journal = Journal(
             disk,
             spawn,

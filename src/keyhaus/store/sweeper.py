@@ -44,8 +44,8 @@ class Sweeper:
         self._looking = False
         self._flushed = False  # since the look that is under way began
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
-        self._passed_over: bytes | None = None  # the first row before that whose key was locked
-        self._locked: list[tuple[Keyspace, bytes]] = []  # keys in memory that are due, and were locked
+        self._first_locked: bytes | None = None  # the first row before that whose key was locked
+        self._locked_due: list[tuple[Keyspace, bytes]] = []  # keys in memory that are due, and were locked
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
         self._failures = 0  # in a row
@@ -88,24 +88,24 @@ class Sweeper:
         if locked is None:
             space.still_due(keys)
             return False
-        self._locked += [(space, key) for key in locked]
+        self._locked_due += [(space, key) for key in locked]
         return more
 
     def _come_back(self) -> None:
         """All else that is due has gone: keys that were locked come again with the next sweep."""
-        locked, self._locked = self._locked, []
+        locked, self._locked_due = self._locked_due, []
         for space, key in locked:
             space.still_due([key])
 
     def _lapse(self, number: int, keys: list[bytes]) -> list[bytes] | None:
         """Deletes keys, in one commit, but for those under a lock, which it gives (T2); None where nothing is done."""
         locks = self._store.locks
-        locked = [key for key in keys if locks.locked(number, key)] if locks.active else []
+        locked = {key: None for key in keys if locks.locked(number, key)} if locks.active else {}
         free = [key for key in keys if key not in locked] if locked else keys
         transaction = Transaction(self._store, number)
         transaction.operations = [(LAPSE, number, key) for key in free]
         try:
-            return locked if transaction.commit() is None else None
+            return list(locked) if transaction.commit() is None else None
         except Error:
             return None  # full or poisoned: tried again later
 
@@ -144,7 +144,7 @@ class Sweeper:
 
     def flushed(self) -> None:
         """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
-        self._from, self._passed_over = layout.DEADLINE, None
+        self._from, self._first_locked = layout.DEADLINE, None
         self._flushed = True  # a look under way is at the view before
         self.look_below()
 
@@ -162,32 +162,49 @@ class Sweeper:
         spaces = {space.prefix: space for space in self._store.spaces}
         due: list[bytes] = []
         asked: list[tuple[Keyspace, bytes, int]] = []
+        behind = self._from
         next_ms: int | None = None
         for row in rows:
             expires, prefix, key = layout.read_deadline(row)
             if expires > now:
                 next_ms = expires
                 break
+            behind = row + b"\0"
+            space = spaces.get(prefix)
+            if space is not None and self._is_locked(space, key):
+                self._first_locked = self._first_locked or row
+                continue
             due.append(row)
-            if prefix in spaces:  # else its generation was dropped
-                asked.append((spaces[prefix], key, expires))
+            if space is not None:  # else its generation was dropped
+                asked.append((space, key, expires))
         if not due:
-            if self._passed_over is not None:
-                self._from, self._passed_over = self._passed_over, None
+            if behind != self._from and not self._flushed:
+                self._from = behind  # all of them are locked: perhaps not those that follow
+                next_ms = now
+            elif self._first_locked is not None:
+                self._from, self._first_locked = self._first_locked, None
                 next_ms = now + SWEEP_MS
-            return self._end(view, next_ms)
+            self._end(view, next_ms)
+            if next_ms == now:
+                self._spawn.soon(self.look_below)
+            return None
         answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
 
         def answered(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
             self.failed = self.failed or failed
             answers.append((space, key, expires, record))
             if len(answers) == len(asked):
-                self._settle(answers, due, view)
+                self._settle(answers, due, behind, view)
 
         if not asked:
-            return self._settle(answers, due, view)
+            return self._settle(answers, due, behind, view)
         for space, key, expires in asked:
             self._ask(space, key, expires, view, answered)
+        return None
+
+    def _is_locked(self, space: Keyspace, key: bytes) -> bool:
+        locks = self._store.locks
+        return bool(locks.active) and locks.locked(self._store.spaces.index(space), key)
 
     def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, answered: Any) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
@@ -198,8 +215,10 @@ class Sweeper:
         else:
             self._store.gatherer.row(view, space, key, told)
 
-    def _settle(self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], view: int) -> None:
-        """What the newest records confirm is deleted; only what is done is passed over.
+    def _settle(
+        self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], behind: bytes, view: int
+    ) -> None:
+        """What the newest records confirm is deleted; the rows of what is done are gone, and are not looked at again.
 
         The rows were answered one after another, and clients wrote meanwhile: the records that count are those of now.
         """
@@ -211,24 +230,18 @@ class Sweeper:
                 continue
             if rec.expires_of(record) == expires:
                 confirmed.setdefault(space, []).append(key)
-        failed = self.failed
-        locked: set[bytes] = set()
-        for space, keys in confirmed.items():
-            if space in store.spaces:
-                passed_over = self._lapse(store.spaces.index(space), keys)
-                failed = failed or passed_over is None
-                locked.update(space.prefix + key for key in passed_over or ())
+        spaces = store.spaces
+        # What was locked while the rows came is left: all of these are looked at once more.
+        done = [self._lapse(spaces.index(space), keys) == [] for space, keys in confirmed.items() if space in spaces]
         now = store.now()
-        if failed:
-            return self._end(view, now + SWEEP_MS)
-        stay = {row: None for row in due if locked and b"".join(layout.read_deadline(row)[1:]) in locked}
-        if not self._flushed:
-            self._from = due[-1] + b"\0"
-            if stay and self._passed_over is None:
-                self._passed_over = next(iter(stay))
-        store.views.forget_deadlines([row for row in due if row not in stay] if stay else due)
-        self._end(view, now)
-        self._spawn.soon(self.look_below)
+        if all(done) and not self.failed:
+            if not self._flushed:
+                self._from = behind
+            store.views.forget_deadlines(due)
+            self._end(view, now)
+            self._spawn.soon(self.look_below)
+        else:
+            self._end(view, now + SWEEP_MS)
 
 
 def _newest(space: Keyspace, view: int, key: bytes, below: Record | None) -> Record | None:

@@ -30,8 +30,6 @@ WATCH_MS: Final = 100
 KINDS: Final[dict[str, type[Interactive]]] = {
     kind.mode: kind for kind in (PessimisticTransaction, OptimisticTransaction, SnapshotTransaction)
 }
-_COMMITTED: Final = UnknownTransaction("the transaction was committed")
-_ROLLED_BACK: Final = UnknownTransaction("the transaction was rolled back")
 _CAUSES: Final = {
     Conflict: "conflicts",
     Deadlock: "deadlocks",
@@ -163,7 +161,7 @@ class Transactions:
         self.counts["committed"] += 1
         if not transaction.operations:
             self.outcomes.ended(transaction.number, seqno)
-        self._close(transaction, _COMMITTED)
+        self._close(transaction, UnknownTransaction("the transaction was committed"))
         return seqno
 
     def end(self, transaction: Interactive, error: Error | None = None) -> None:
@@ -175,7 +173,7 @@ class Transactions:
         if cause is not None:
             self.counts[cause] += 1
         self.outcomes.ended(transaction.number, ROLLED_BACK)
-        self._close(transaction, error or _ROLLED_BACK)
+        self._close(transaction, error or UnknownTransaction("the transaction was rolled back"))
 
     def _close(self, transaction: Interactive, ended: Error) -> None:
         transaction.ended = ended

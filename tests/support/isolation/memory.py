@@ -54,7 +54,7 @@ class Memory:
         self.recorder.watch(sessions.store)
         hub = ObservedHub(sessions.store, sessions.settings, sessions.clock, "run")
         house = House(hub, Loop(cast(Any, sessions.spawn)))
-        self.workload = Workload(generator, seed=seed)
+        self.workload = Workload(generator, 1, seed)
         self.cast = Cast(generator, self.recorder, ["always"] * generator.choice((2, 3, 4, 5)), self.workload)
         self.cast.house = lambda caller: house
         self._pass_chance = generator.choice((0.02, 0.06, 0.15))

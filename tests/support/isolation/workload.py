@@ -26,9 +26,12 @@ class Workload:
     """Attributes:
     graph: Whether the history is one for check 2.
     unit_ms: How long the shortest times are.
+
+    Args:
+        seed: The history's, for what must not change what `generator` gives: histories stay as they are for each seed.
     """
 
-    def __init__(self, generator: random.Random, unit_ms: int = 1, seed: int = 0) -> None:
+    def __init__(self, generator: random.Random, unit_ms: int, seed: int) -> None:
         self.random, self.unit_ms = generator, unit_ms
         choice = generator.choice
         self.graph = generator.random() < 0.5

@@ -60,10 +60,6 @@ class ObservedSession(ClientSession):
         oracle.ran(self.client, reply)
         return reply
 
-    @property
-    def transaction(self) -> Any:
-        return self.tx
-
 
 class ObservedHub(Hub):
     def open_session(self, kind: type[Session] = Session) -> Session:

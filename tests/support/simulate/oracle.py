@@ -166,7 +166,7 @@ class Oracle:
     def _committed(self, commit: Commit, transaction: Transaction) -> None:
         self._take(commit)
         running = self._running
-        if running is not None and running.session.transaction is transaction:
+        if running is not None and running.session.tx is transaction:
             self._pending = commit
             return
         self.counts["swept"] += len(commit.operations)
@@ -246,7 +246,7 @@ class Oracle:
     def _check(self, client: Client, args: list[bytes], reply: Any, commit: Commit | None, said: Said) -> int:
         """Runs the command on the model at its serial point; what the reply is bound to."""
         model = self.model
-        transaction = client.session.transaction
+        transaction = client.session.tx
         now = commit.unix_ms if commit is not None else transaction.started or self.store.clock_ms
         model.begin(client.database, commit.seqno if commit is not None else NEVER, now)
         expected = self._expect(client, args, reply)

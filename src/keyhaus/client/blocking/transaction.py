@@ -21,8 +21,8 @@ from keyhaus.client.blocking.connections import Connection, Connections
 from keyhaus.client.blocking.driver import Lock, sleep
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.client.words import Word, request
-from keyhaus.core.errors import Conflict, Error, TransactionEnded, UnknownTransaction
-from keyhaus.core.transactional import pause
+from keyhaus.core.errors import Conflict, Error, UnknownTransaction
+from keyhaus.core.transactional import TransactionEnded, pause
 
 Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
 
