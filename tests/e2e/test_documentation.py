@@ -70,7 +70,7 @@ def _run(block: str, names: dict[str, Any]) -> int:
     lines = block.splitlines()
     compared = 0
     for statement in ast.parse(block).body:
-        source = ast.get_source_segment(block, statement) or ""
+        source = ast.unparse(statement)
         _, _, comment = lines[(statement.end_lineno or 1) - 1].partition("  # ")
         if not isinstance(statement, ast.Expr):
             exec(source, names)

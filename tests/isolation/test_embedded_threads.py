@@ -101,7 +101,7 @@ def test_a_victim_that_waits_is_woken(database: Database) -> None:
 def test_one_thread_that_waits_for_itself_is_told_at_once(database: Database) -> None:
     with database.transaction() as one:
         one.put("k", "one")
-        with pytest.raises(Deadlock, match="another transaction of the same connection"):
+        with pytest.raises(Deadlock, match="of the same connection"):
             database.put("k", "plain")
         with pytest.raises(Deadlock), database.transaction() as other:
             other.put("k", "other")

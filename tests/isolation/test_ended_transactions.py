@@ -32,7 +32,7 @@ def test_who_ends_it_by_its_name_takes_note_of_its_end(sessions: Sessions, word:
     client, number = ended(sessions)
     assert "TXTIMEOUT" in client.raises("NOTX", word, number).message
     assert client("GET", "k") is None
-    assert "TXTIMEOUT" not in client.raises("NOTX", word, number).message
+    assert "TXTIMEOUT" in client.raises("NOTX", word, number).message, "who names it again is told again"
 
 
 def test_who_ends_another_one_takes_note_of_nothing(sessions: Sessions) -> None:
@@ -68,3 +68,38 @@ def test_the_victim_of_its_own_request_takes_no_memory_any_more(sessions: Sessio
     sessions.settle()
     other("COMMIT")
     assert sessions.store.transactions.bytes == 0
+
+
+# what is said
+
+
+def test_a_bare_commit_names_those_that_are_open(sessions: Sessions) -> None:
+    one = sessions.connect()
+    first = one("BEGIN")
+    one("BEGIN")
+    assert one("COMMIT") == "OK"
+    assert first.decode() in one.raises("NOTX", "COMMIT").message
+    assert one("COMMIT", first) == "OK"
+    assert "say BEGIN" in one.raises("NOTX", "COMMIT").message
+
+
+def test_what_is_said_names_the_mistake(sessions: Sessions) -> None:
+    one = sessions.connect()
+    assert "26 letters" in one.raises("NOTX", "COMMIT", "NOW").message
+    assert "TIMEOUT is in milliseconds" in one.raises("ERR", "BEGIN", "TIMEOUT", "abc").message
+    one("BEGIN", "READONLY")
+    assert "this one is READONLY" in one.raises("ERR", "LOCK", "k").message
+    holder = one("BEGIN")
+    one("SET", "k", 1)
+    one("BEGIN")
+    assert holder.decode() in one.raises("DEADLOCK", "SET", "k", 2).message
+
+
+def test_a_rollback_of_what_has_ended_does_not_ask_for_a_rollback(sessions: Sessions) -> None:
+    one, other = sessions.connect(), sessions.connect()
+    number = one("BEGIN")
+    other("TRANSACTION", "KILL", number)
+    assert "say BEGIN or ROLLBACK" in one.raises("NOTX", "GET", "k").message
+    told = one.raises("NOTX", "ROLLBACK").message
+    assert told == "the transaction has ended (TRANSACTION KILL has ended it)"
+    assert one.raises("NOTX", "COMMIT", number).message == told

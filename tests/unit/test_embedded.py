@@ -383,6 +383,19 @@ def test_another_threads_transaction_is_none(database: Database) -> None:
         assert not raised.value.retryable
 
 
+def test_what_its_own_thread_has_locked_is_not_tried_again(database: Database) -> None:
+    attempts: list[int] = []
+
+    def change(transaction: Transaction) -> None:
+        attempts.append(1)
+        transaction.put("k", 1)
+        database.put("k", 2)
+
+    with pytest.raises(keyhaus.Deadlock, match="can't wait for itself"):
+        database.run(change)
+    assert len(attempts) == 1
+
+
 def test_a_commit_that_finds_no_room_is_rolled_back(database: Database) -> None:
     transaction = database.transaction().__enter__()
     transaction.put("k", 1)

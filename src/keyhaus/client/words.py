@@ -55,7 +55,8 @@ def command_name(words: tuple[Word, ...]) -> str:
 def refuse_stateful(name: str) -> None:
     """Raises UserError for a command that would change the connection for whoever uses it next."""
     if name in _STATEFUL:
-        raise UserError(f"{name} belongs to one connection, and a client has many: use client.transaction()")
+        instead = "name the database in the URL" if name == "SELECT" else "use client.transaction()"
+        raise UserError(f"{name} belongs to one connection, and a client has many: {instead}")
 
 
 def begin_request(mode: Mode, durability: Durability | None, timeout_ms: int | None) -> bytes:

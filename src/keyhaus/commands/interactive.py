@@ -14,8 +14,9 @@ from keyhaus.core.errors import Syntax, UnknownTransaction, UserError
 from keyhaus.core.reply import OK
 from keyhaus.core.settings import INT_MAX, Durability
 from keyhaus.store.interactive import Interactive, PessimisticTransaction
-from keyhaus.store.outcomes import read_id
+from keyhaus.store.outcomes import NO_ID, read_id
 from keyhaus.store.transaction import Transaction
+from keyhaus.store.transactions import TransactionKilled
 
 GROUP: Final = "transactions"
 _FLAGS: Final = Flag.CONNECTION | Flag.NO_MULTI
@@ -49,15 +50,23 @@ async def begin(tx: Transaction, args: list[bytes], context: Context) -> Any:
             )
         argument = args[place + 1]
         if word == b"TIMEOUT":
-            timeout_ms = integer(argument)
-            if not 1 <= timeout_ms <= INT_MAX:
-                raise UserError(f"TIMEOUT is in milliseconds, from 1 to {INT_MAX}")
+            timeout_ms = _milliseconds(argument)
         else:
             durability = _DURABILITIES.get(option(argument))
             if durability is None:
                 raise UserError("DURABILITY is always, everysec or none")
         place += 2
     return context.begin_transaction(mode, durability, timeout_ms).encode()
+
+
+def _milliseconds(word: bytes) -> int:
+    try:
+        value = integer(word)
+    except UserError:
+        value = 0
+    if not 1 <= value <= INT_MAX:
+        raise UserError(f"TIMEOUT is in milliseconds, from 1 to {INT_MAX}")
+    return value
 
 
 @command(
@@ -123,8 +132,10 @@ async def run_in_transaction(tx: Transaction, args: list[bytes], context: Contex
     complexity="O(N) in the keys",
 )
 async def lock(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    if not isinstance(tx, PessimisticTransaction):
+    if not isinstance(tx, Interactive):
         raise UserError("LOCK is for PESSIMISTIC transactions: say BEGIN first")
+    if not isinstance(tx, PessimisticTransaction):
+        raise UserError(f"LOCK is for PESSIMISTIC transactions, and this one is {tx.mode.upper()}")
     tx.lock(args[1:])
     return OK
 
@@ -141,7 +152,7 @@ container(
 def _number(word: bytes) -> bytes:
     number = read_id(word)
     if number is None:
-        raise UserError("this is no transaction id: expected tx- and 26 letters and digits, as BEGIN gave it")
+        raise UserError(NO_ID)
     return number
 
 
@@ -166,7 +177,7 @@ def _state(tx: Transaction, number: bytes) -> Any:
     "TRANSACTION|LIST",
     2,
     _FLAGS,
-    summary="Returns the open transactions: id, mode, age, what is locked, who is waited for.",
+    summary="Returns the open transactions: id, mode, age, how much they have written and locked, whom they wait for.",
     since="keyhaus 0.1",
     group=GROUP,
     complexity="O(N) in the open transactions",
@@ -221,7 +232,7 @@ async def kill(tx: Transaction, args: list[bytes], context: Context) -> Any:
     number = _number(args[2])
     transaction = _reached(tx, number, context)
     if transaction is not None:
-        tx.store.transactions.end(transaction, UnknownTransaction("TRANSACTION KILL has ended it"))
+        tx.store.transactions.end(transaction, TransactionKilled())
     return _state(tx, number)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keyhaus.commands.spec import CommandSpec
 from keyhaus.core.errors import (
@@ -22,13 +22,17 @@ from keyhaus.core.errors import (
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.store.interactive import Interactive
-from keyhaus.store.outcomes import read_id
+from keyhaus.store.outcomes import NO_ID, read_id
 from keyhaus.store.transaction import Transaction
+from keyhaus.store.transactions import OwnEnd
 
 if TYPE_CHECKING:
     from keyhaus.session.session import Session
 
 log = logging.getLogger("keyhaus.session")
+
+
+REASONS_KEPT: Final = 16  # of transactions that have ended by themselves, so that who names them is told
 
 
 class Interaction:
@@ -49,6 +53,7 @@ class Interaction:
         self._broken_number = b""  # whose end that was
         self.broken_depends = 0
         self.open: dict[bytes, Interactive] = {}
+        self._reasons: dict[bytes, Error] = {}
 
     # begin and end
 
@@ -72,6 +77,10 @@ class Interaction:
 
     def _ended(self, transaction: Interactive) -> None:
         self.open.pop(transaction.number, None)
+        if transaction.ended is not None and transaction.ended.__class__ is not OwnEnd:
+            self._reasons[transaction.number] = transaction.ended
+            if len(self._reasons) > REASONS_KEPT:
+                del self._reasons[next(iter(self._reasons))]
         if self.current is transaction:
             self.current = None
             self.broken, self._broken_number = transaction.ended, transaction.number
@@ -87,23 +96,26 @@ class Interaction:
             if self.current is not None:
                 return self.current
             if self.broken is not None:
-                raise self.not_open()
-            raise UnknownTransaction("no transaction is current on this connection: say BEGIN first")
+                raise _ended_by(self.broken)
+            if not self.open:
+                raise UnknownTransaction("no transaction is current on this connection: say BEGIN first")
+            others = ", ".join(transaction.name for transaction in self.open.values())
+            raise UnknownTransaction(f"no transaction is current on this connection: name one of those open, {others}")
         number = read_id(word)
-        transaction = self.open.get(number) if number is not None else None
-        if transaction is None and self._names_broken(word):
-            raise self.not_open()
-        if transaction is None:
-            raise UnknownTransaction(
-                "there is no such open transaction on this connection; TRANSACTION STATUS says more"
-            )
-        return transaction
+        if number is None:
+            raise UnknownTransaction(NO_ID)
+        transaction = self.open.get(number)
+        if transaction is not None:
+            return transaction
+        reason = self._reasons.get(number)
+        if reason is not None:
+            raise _ended_by(reason)
+        raise UnknownTransaction("there is no such open transaction on this connection; TRANSACTION STATUS says more")
 
     def not_open(self) -> UnknownTransaction:
         """What a data command is told whose transaction has ended."""
         assert self.broken is not None
-        reason = self.broken
-        return UnknownTransaction(f"the transaction has ended ({reason.code} {reason.message}): say BEGIN or ROLLBACK")
+        return UnknownTransaction(f"{_ended_by(self.broken).message}: say BEGIN or ROLLBACK")
 
     def _names_broken(self, word: bytes | None) -> bool:
         """Whether a COMMIT or ROLLBACK is about the transaction that was current and has ended."""
@@ -292,6 +304,11 @@ class Interaction:
         self._store.transactions.end(transaction, error)
         self._session.depends = 0
         return self._session.failed(error)
+
+
+def _ended_by(reason: Error) -> UnknownTransaction:
+    code = "" if isinstance(reason, UnknownTransaction) else f"{reason.code} "
+    return UnknownTransaction(f"the transaction has ended ({code}{reason.message})")
 
 
 async def _driven(transaction: Interactive, running: Coroutine[Wait, None, Any], wait: Wait | None) -> Any:

@@ -30,6 +30,18 @@ CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names, and others
 WAIT_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
+class DeadlockWithItself(Deadlock):
+    """Who asks would wait for a transaction of its own connection, or thread; to ask again is of no use."""
+
+    retryable = False
+
+    def __init__(self, request: Request, holder: Owner) -> None:
+        super().__init__(
+            f"{request.shown()} is held by {holder.name} of the same connection, which can't wait for itself: "
+            f"end that one first, or use TX {holder.name}"
+        )
+
+
 class _Database:
     """The locks of one database.
 
@@ -403,10 +415,11 @@ class Locks:
         """A request has begun to wait. Raises Deadlock where that can't be."""
         client = request.owner.client
         while client.waiting is request:
-            if any(holder.client is client for holder in self._holders(request)):
+            mine = next((holder for holder in self._holders(request) if holder.client is client), None)
+            if mine is not None:
                 self.deadlocks += 1
                 self._withdraw(request)
-                raise Deadlock(f"{request.shown()} is held by another transaction of the same connection")
+                raise DeadlockWithItself(request, mine)
             if not self._waited_for(client):
                 return
             if circle := self._circle(request, queued=False):

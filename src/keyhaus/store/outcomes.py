@@ -17,6 +17,7 @@ from keyhaus.core.limits import OUTCOMES_MAX
 from keyhaus.store.layout import ID_BYTES
 
 PREFIX: Final = "tx-"
+NO_ID: Final = "this is no transaction id: expected tx- and 26 letters and digits, as BEGIN gave it"
 ROLLED_BACK: Final = -1  # beside seqnos, of which 0 is that of a store without any commit
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]

@@ -40,6 +40,17 @@ _CAUSES: Final = {
 }
 
 
+class OwnEnd(UnknownTransaction):
+    """Its client has ended it."""
+
+
+class TransactionKilled(UnknownTransaction):
+    """Somebody has ended it."""
+
+    def __init__(self) -> None:
+        super().__init__("TRANSACTION KILL has ended it")
+
+
 class Transactions:
     """All interactive transactions of a store.
 
@@ -114,7 +125,7 @@ class Transactions:
     def _forget(self) -> None:
         settings = self._store.settings
         kept = settings.integer("transaction-outcome-ms") + settings.integer("transaction-max-ms")
-        self.outcomes.forget(self._store.clock_ms - kept)
+        self.outcomes.forget(self._store.now() - kept)
 
     def too_large(self) -> TransactionTooLarge:
         """What is said where all of them together take too much."""
@@ -161,7 +172,7 @@ class Transactions:
         self.counts["committed"] += 1
         if not transaction.operations:
             self.outcomes.ended(transaction.number, seqno)
-        self._close(transaction, UnknownTransaction("the transaction was committed"))
+        self._close(transaction, OwnEnd("the transaction was committed"))
         return seqno
 
     def end(self, transaction: Interactive, error: Error | None = None) -> None:
@@ -173,7 +184,7 @@ class Transactions:
         if cause is not None:
             self.counts[cause] += 1
         self.outcomes.ended(transaction.number, ROLLED_BACK)
-        self._close(transaction, error or UnknownTransaction("the transaction was rolled back"))
+        self._close(transaction, error or OwnEnd("the transaction was rolled back"))
 
     def _close(self, transaction: Interactive, ended: Error) -> None:
         transaction.ended = ended
