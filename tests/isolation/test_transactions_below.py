@@ -241,6 +241,19 @@ def test_a_flush_alone_is_no_change(bench: Bench, one: Client, other: Client, re
     assert one("GET", "mine") == b"1"
 
 
+@pytest.mark.parametrize(
+    ("page", "beside"), [("RANGE a  LIMIT 2", "d"), ("RANGE   REV LIMIT 2", "a"), ("SCAN 0 COUNT 2", "d")]
+)
+def test_a_cold_page_is_all_that_a_commit_rests_on(
+    bench: Bench, one: Client, other: Client, page: str, beside: str
+) -> None:
+    one("BEGIN", "OPTIMISTIC")
+    assert len(one(*page.split(" "))[1]) in (2, 4)
+    one("SET", "x", 1)
+    other("SET", beside, "changed")
+    assert one("COMMIT") == "OK"
+
+
 # locks
 
 

@@ -195,7 +195,7 @@ async def list_transactions(tx: Transaction, args: list[bytes], context: Context
             b"user": transaction.user.encode(),
             b"database": transaction.database,
             b"age-ms": (now - transaction.begun_ns) // 1_000_000,
-            b"idle-ms": 0 if transaction.busy or transaction.used else (now - transaction.idle_since_ns) // 1_000_000,
+            b"idle-ms": 0 if transaction.busy else max(0, now - transaction.idle_since_ns) // 1_000_000,
             b"writes": len(transaction.operations),
             b"locks": 0 if transaction.owner is None else len(transaction.owner.keys) + len(transaction.owner.ranges),
             b"waits-for": [name.encode() for name in store.locks.waits_for(transaction.owner)],

@@ -30,6 +30,7 @@ TRANSACTION_BYTES_MAX: Final = 64 * MIB
 TRANSACTIONS_MAX: Final = 10_000  # open at once
 TRANSACTION_READ_BYTES_MAX: Final = 128 * MIB  # what one keeps of what it has locked and read, values aside
 TRANSACTION_RANGES_MAX: Final = 1000  # ranges that do not touch, which one has locked or read: each is looked at often
+LOCKED_RANGES_MAX: Final = 10_000  # of all transactions together: who writes into one looks at all of them
 TRANSACTIONS_BYTES_MAX: Final = 512 * MIB  # what all open ones keep, what they are to write included
 TRANSACTION_IDLE_MS: Final = 30_000
 TRANSACTION_AGE_MS: Final = 300_000

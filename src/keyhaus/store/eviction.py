@@ -66,7 +66,8 @@ class Evictor:
         self._low = _NEVER  # the least that the data took since it is too much
         self._going_on = False
         self._passed_over = False  # whether locked keys were in the way of the last step
-        self._put_aside: list[tuple[Keyspace, bytes]] = []  # locked keys, without their deadline, until the end
+        self._put_aside: list[tuple[Keyspace, bytes]] = []  # locked keys, without their deadline, until one is freed
+        self._freed = 0  # how many had let go of their locks then
         self._wait = Wait()
         store.views.dress = self._dress
         settings = store.settings
@@ -153,8 +154,8 @@ class Evictor:
         """
         if not self.limit:
             return None
-        if self._store.last != self._checked:
-            self._step()
+        if self._store.last != self._checked or (self.full and self._freed != self._store.locks.freed):
+            self._step()  # locks are freed without a commit, too
         if not needs_memory or self._used <= self.limit:
             return None
         if self.full:
@@ -162,6 +163,9 @@ class Evictor:
         return None if self._used <= self._low + EVICTION_SLACK_BYTES else self._wait
 
     def _step(self) -> None:
+        if self._put_aside and self._freed != self._store.locks.freed:
+            self._take_back()
+        self._freed = self._store.locks.freed
         limit = self.limit
         used = self.used()
         full = self._passed_over = False
@@ -173,11 +177,8 @@ class Evictor:
                 break
             used = self.used()
         going_on = used > limit and not full
-        if self._put_aside and not going_on:
-            self._take_back()
         self._used, self.full = used, full
         self._low = max(limit, min(self._low, used))
-        # Locks may be freed without a commit, so where some were in the way the next command looks again.
         self._checked = -1 if going_on or (full and self._passed_over) else self._store.last
         if going_on and not self._going_on:
             self._going_on = True
@@ -249,7 +250,6 @@ class Evictor:
 
     def _take_back(self) -> None:
         """Locked keys that were passed over have their deadlines again."""
-        self._passed_over = self._passed_over or bool(self._put_aside)
         put_aside, self._put_aside = self._put_aside, []
         for where, key in put_aside:
             where.still_due([key])

@@ -71,13 +71,12 @@ class Interactive(Transaction):
         number, name: Its id (T9), and as clients see it.
         mode: Its kind, as BEGIN names it.
         ordinal: How many were begun up to it: the younger of two has the greater one.
-        begun_ns, idle_since_ns: When it was begun, and since when it is not used, about, by the monotonic clock.
+        begun_ns, idle_since_ns: When it was begun and when it was last used, by the monotonic clock.
         timeout_ms: For how long it may be idle.
         user: The identity that began it.
         durability: What it asked for, where it did.
         ended: Why it takes no further command; None while it is open.
         busy: Whether a command of it waits for something.
-        used: Whether it was used since its idle time was looked at.
         deadline: When the first of the committed records expires that it read alive (T2).
         written: How many bytes its commit is to write into the journal.
         kept: What it keeps of what it has locked and read, in bytes.
@@ -106,7 +105,6 @@ class Interactive(Transaction):
         "ordinal",
         "timeout_ms",
         "unread",
-        "used",
         "user",
         "writing",
         "written",
@@ -122,7 +120,7 @@ class Interactive(Transaction):
         self.user = "default"
         self.durability: Durability | None = None
         self.ended: Error | None = None
-        self.busy = self.used = self.writing = False
+        self.busy = self.writing = False
         self.deadline = FAR
         self.written = FRAME_BYTES + ID_BYTES
         self.kept = self.bytes = 0
@@ -161,7 +159,6 @@ class Interactive(Transaction):
         self.started = 0  # what it depends on stays: its own writes were made from what it had read (C2)
         self.carries_time = False
         self.writing = writes
-        self.used = True
         self._mark = (self.written, self.kept - self.bytes)
         if self.deadline != FAR:
             self.check_alive()
@@ -172,10 +169,12 @@ class Interactive(Transaction):
 
     def rests(self) -> None:
         """It waits for nothing any more: its idle time begins anew (T5)."""
-        self.busy, self.used = False, True
+        self.busy = False
+        self.idle_since_ns = self.store.monotonic_ns()
 
     def leave(self) -> None:
-        """A command is over."""
+        """A command is over: its idle time begins."""
+        self.idle_since_ns = self.store.monotonic_ns()
         if self._gathered is not None or self._choice or self.slot:
             self.let_go()
 
@@ -224,7 +223,10 @@ class Interactive(Transaction):
                     return None
                 return mine
         record = self._committed(key)
-        if record is None or (record[7] and not self._visible(record)):
+        if record is None:
+            self._missed()
+            return None
+        if record[7] and not self._visible(record):
             self.misses += 1
             return None
         return record
@@ -380,6 +382,9 @@ class PessimisticTransaction(Interactive):
             return False
         before, size = len(owner.ranges), len(start) + len(end or b"")
         self.check_ranges(before)
+        if locks.ranges >= limits.LOCKED_RANGES_MAX:
+            what = "{} ranges are locked by all transactions together"
+            raise TransactionTooLarge(locks.ranges + 1, limits.LOCKED_RANGES_MAX, what, "LOCKED_RANGES_MAX")
         if locks.take_range(owner, database, start, end, exclusive):
             if len(owner.ranges) > before:
                 self.keep(size)

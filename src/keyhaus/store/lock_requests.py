@@ -84,15 +84,31 @@ class Request:
         number: Its place: requests are served in this order.
         overtakes: Whether it goes before earlier ones, since they wait for it.
         wait: Fires once it is granted, or will never be.
+        blocker: A holder that was in its way when that was looked at last; None for none.
+        behind: An earlier request that was, where no holder was.
     """
 
-    __slots__ = ("database", "exclusive", "key", "number", "overtakes", "owner", "since_ns", "span", "wait")
+    __slots__ = (
+        "behind",
+        "blocker",
+        "database",
+        "exclusive",
+        "key",
+        "number",
+        "overtakes",
+        "owner",
+        "since_ns",
+        "span",
+        "wait",
+    )
 
     def __init__(self, owner: Owner, database: int, key: bytes | None, span: Range | None, exclusive: bool) -> None:
         self.owner, self.database, self.key, self.span, self.exclusive = owner, database, key, span, exclusive
         self.number = self.since_ns = 0
         self.overtakes = False
         self.wait = _GRANTED
+        self.blocker: Owner | None = None
+        self.behind: Request | None = None
 
     def clashes(self, other: Request) -> bool:
         """Whether both can't be granted."""

@@ -19,14 +19,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from keyhaus.core.errors import Deadlock, Error, LockTimeout
 from keyhaus.core.wait import Wait
+from keyhaus.store.cover import Cover
 from keyhaus.store.lock_requests import Client, Owner, Range, Request
 from keyhaus.store.ordered import OrderedKeys
 
 CYCLE_SHOWN: Final = 8  # members of a deadlock that its error names, and others whom somebody waits for
+EDGES_SHOWN: Final = 1000  # that are looked at for that
 WAIT_BUCKETS_MS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -55,34 +58,67 @@ class _Database:
 
     def __init__(self) -> None:
         self.holders: dict[bytes | None, Owner | dict[Owner, None]] = {}
-        self.keys: dict[bytes, None] = {}  # those of `holders`, kept once anybody has asked for a range
+        # Those of `holders`, and of them those that are held exclusively, kept once anybody has asked for a range.
+        self.keys: dict[bytes, None] = {}
+        self.exclusive_keys: dict[bytes, None] = {}
         self.ordered: OrderedKeys | None = None
+        self.exclusive_ordered = OrderedKeys(self.exclusive_keys)
         self.ranges: dict[Range, None] = {}
         self.exclusive_ranges: dict[Range, None] = {}
+        self._cover: Cover | None = None
         self.queues: dict[bytes | None, deque[Request]] = {}
         self.range_queue: list[Request] = []
 
     def add_range(self, span: Range) -> None:
+        self._cover = None
         self.ranges[span] = None
         if span.exclusive:
             self.exclusive_ranges[span] = None
 
     def remove_range(self, span: Range) -> None:
+        self._cover = None
         del self.ranges[span]
         self.exclusive_ranges.pop(span, None)
+
+    def ranged(self, key: bytes) -> bool:
+        """Whether a key lies in any range that is held."""
+        if not self.ranges:
+            return False
+        if self._cover is None:
+            self._cover = Cover((span.start, span.end) for span in self.ranges)
+        return self._cover.holds(key)
 
     def forget_order(self) -> None:
         """Where nobody has or wants a range the order is of no use, and would keep keys that nobody holds any more."""
         if self.ordered is not None and not self.ranges and not self.range_queue:
-            self.ordered, self.keys = None, {}
+            self.ordered, self.keys, self.exclusive_keys = None, {}, {}
 
-    def order(self) -> OrderedKeys:
+    def order(self, number: int, *, exclusive: bool) -> OrderedKeys:
+        """The keys that are held, in order; with `exclusive` those only that nobody else may read."""
         if self.ordered is None:
             self.keys = dict.fromkeys(key for key in self.holders if key is not None)
             self.ordered = OrderedKeys(self.keys)
-        while not self.ordered.deal():
+            self.exclusive_keys = {
+                key: None
+                for key, holders in self.holders.items()
+                if key is not None and isinstance(holders, Owner) and holders.keys[number, key]
+            }
+            self.exclusive_ordered = OrderedKeys(self.exclusive_keys)
+        ordered = self.exclusive_ordered if exclusive else self.ordered
+        while not ordered.deal():
             pass
-        return self.ordered
+        return ordered
+
+    def note(self, key: bytes, *, new: bool, exclusive: bool) -> None:
+        """A key is held; only to be called where there is an order."""
+        if new:
+            self.keys[key] = None
+            if self.ordered is not None and self.ordered.built:
+                self.ordered.add(key)
+        if exclusive:
+            self.exclusive_keys[key] = None
+            if self.exclusive_ordered.built:
+                self.exclusive_ordered.add(key)
 
 
 class Locks:
@@ -95,13 +131,15 @@ class Locks:
         waiting: How many wait now.
         wait_times: How many waits took up to each of WAIT_BUCKETS_MS, and longer.
         wait_ns: How long all of them took together.
+        freed: How often somebody has let go of locks.
+        ranges: How many ranges are held.
     """
 
     def __init__(self, monotonic_ns: Callable[[], int] = lambda: 0) -> None:
         self._databases: dict[int, _Database] = {}
         self._number = 0
         self.monotonic_ns = monotonic_ns
-        self.active = self.waiting = 0
+        self.active = self.waiting = self.freed = self.ranges = 0
         self.timeout_ms = 0
         self.reset_counters()
 
@@ -131,10 +169,7 @@ class Locks:
                 return True
             if self._in_the_way(Request(owner, database, key, None, exclusive)):
                 return False
-        if holders is owner and owner.keys:
-            owner.keys[database, key] = exclusive  # it was shared
-        else:
-            self._hold(where, owner, database, key, exclusive)
+        self._hold(where, owner, database, key, exclusive)
         return True
 
     def take_range(self, owner: Owner, database: int, start: bytes, end: bytes | None, exclusive: bool) -> bool:
@@ -155,18 +190,17 @@ class Locks:
         return Request(owner, database, None, Range(owner, database, start, end, exclusive), exclusive)
 
     def _hold(self, where: _Database, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> None:
+        """Holds a key from here on; exclusively, if it was shared before."""
         holders = where.holders.get(key)
         if holders is None:
             where.holders[key] = owner
-            if where.ordered is not None and key is not None:
-                where.keys[key] = None
-                if where.ordered.built:
-                    where.ordered.add(key)
         elif holders is not owner:
             if isinstance(holders, Owner):
                 where.holders[key] = {holders: None, owner: None}
             else:
                 holders[owner] = None
+        if where.ordered is not None and key is not None:
+            where.note(key, new=holders is None, exclusive=exclusive)
         if not owner.keys and not owner.ranges:
             owner.client.owners[owner] = None
             self.active += 1
@@ -185,8 +219,10 @@ class Locks:
             span.end = None if other.end is None or span.end is None else max(span.end, other.end)
             owner.ranges.remove(other)
             where.remove_range(other)
+            self.ranges -= 1
         owner.ranges.append(span)
         where.add_range(span)
+        self.ranges += 1
 
     # waiting
 
@@ -270,6 +306,7 @@ class Locks:
         if owner.keys or owner.ranges:
             del owner.client.owners[owner]
             self.active -= 1
+            self.freed += 1
         keys: dict[int, list[bytes | None]] = {}
         for database, key in owner.keys:
             where = self._databases[database]
@@ -278,6 +315,7 @@ class Locks:
                 del where.holders[key]
                 if where.ordered is not None and key is not None:
                     del where.keys[key]
+                    where.exclusive_keys.pop(key, None)
             else:
                 del holders[owner]
                 if len(holders) == 1:
@@ -288,6 +326,7 @@ class Locks:
         spans: dict[int, list[Range]] = {}
         for span in ranges:
             self._databases[span.database].remove_range(span)
+            self.ranges -= 1
             spans.setdefault(span.database, []).append(span)
         for database in {database for database, _ in owner.keys}:
             self._databases[database].forget_order()
@@ -319,7 +358,7 @@ class Locks:
                 continue  # what was granted before it had consequences
             if request.span is None and request.key in stopped and not request.overtakes:
                 continue
-            if self._in_the_way(request):
+            if self._still_in_the_way(request):
                 # Behind an exclusive request that waits everybody else waits, too.
                 if request.span is None and request.exclusive and not request.overtakes:
                     stopped.add(request.key)
@@ -337,19 +376,30 @@ class Locks:
     # what is in the way
 
     def _in_the_way(self, request: Request) -> bool:
-        return next(self._holders(request), None) is not None or next(self._ahead(request), None) is not None
+        request.blocker = next(self._holders(request), None)
+        request.behind = None if request.blocker is not None else next(self._ahead(request), None)
+        return request.blocker is not None or request.behind is not None
+
+    def _still_in_the_way(self, request: Request) -> bool:
+        """The same, for one that waits: who was in its way still is, unless it has let go of everything."""
+        blocker, behind = request.blocker, request.behind
+        if blocker is not None and (blocker.keys or blocker.ranges):
+            return True
+        if behind is not None and not request.overtakes and behind.owner.client.waiting is behind:
+            return True
+        return self._in_the_way(request)
 
     def free_for(self, owner: Owner, database: int, key: bytes | None, exclusive: bool) -> bool:
         """Whether no lock of others is held on a key, or on the mapping entry (None), that stands in the way."""
         where = self._databases.get(database)
-        if where is None or (key not in where.holders and not where.ranges):
+        if where is None or (key not in where.holders and (key is None or not where.ranged(key))):
             return True
         return next(self._holders(Request(owner, database, key, None, exclusive)), None) is None
 
     def locked(self, database: int, key: bytes) -> bool:
         """Whether a key is under any lock, or within a range that is (T2)."""
         where = self._databases.get(database)
-        return where is not None and (key in where.holders or any(span.holds(key) for span in where.ranges))
+        return where is not None and (key in where.holders or where.ranged(key))
 
     def waits_for(self, owner: Owner | None) -> list[str]:
         """The names of those whom an owner waits for now, of a few at the most."""
@@ -357,7 +407,7 @@ class Locks:
         if request is None or request.owner is not owner:
             return []
         names: dict[str, None] = {}
-        for other in self._edges(request, queued=True):
+        for other in islice(self._edges(request, queued=True), EDGES_SHOWN):
             names[other.name] = None
             if len(names) == CYCLE_SHOWN:
                 break
@@ -369,7 +419,7 @@ class Locks:
         span, exclusive = request.span, request.exclusive
         if span is None:
             yield from _others(where, owner, request.database, request.key, exclusive)
-            if request.key is not None:
+            if request.key is not None and where.ranged(request.key):
                 for held in where.ranges if exclusive else where.exclusive_ranges:
                     if held.owner is not owner and held.holds(request.key):
                         yield held.owner
@@ -379,7 +429,7 @@ class Locks:
                 yield held.owner
         if not where.holders:
             return
-        for key in where.order().ascending(span.start):
+        for key in where.order(request.database, exclusive=not exclusive).ascending(span.start):
             if span.end is not None and key >= span.end:
                 return
             if key in where.holders:

@@ -16,6 +16,7 @@ through in slices beforehand, while a guard notes what is committed into it mean
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ from keyhaus.core.errors import Conflict, Error, Internal, ReadOnly, SnapshotToo
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
+from keyhaus.store.cover import Cover
 from keyhaus.store.gather import MISSING
 from keyhaus.store.interactive import Interactive, check_bounds, read_by_page
 from keyhaus.store.keyspace import Keyspace, as_of
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("keyhaus.store")
 
-RANGES_A_SLICE: Final = 64  # short ones that are validated at once
 SLICE_KEYS: Final = 2000  # that are validated at once
+RANGE_KEYS: Final = 30  # what a range costs beside its keys, in keys
 
 
 class SnapshotTransaction(Interactive):
@@ -134,7 +136,8 @@ class SnapshotTransaction(Interactive):
         depends = self.depends
         rows, following = super().page(start, end, limit, reverse=reverse, heads=heads)
         self.depends = max(depends, self.snapshot.seqno)
-        self._remember_range(*read_by_page(start, end, following, reverse=reverse))
+        if not self.needs:  # else where the page ends isn't known yet
+            self._remember_range(*read_by_page(start, end, following, reverse=reverse))
         return rows, following
 
     def count(self) -> int:
@@ -158,8 +161,11 @@ class SnapshotTransaction(Interactive):
     async def random_key(self) -> bytes | None:
         await self.order()
         self._remember_range(b"", None)
-        self._choice = self._choice or self.store.random.random()
-        return self._random_below(self._space())
+        space = self._space()
+        while not space.ordered.deal():
+            pass
+        start = None if space.below else space.ordered.sample(self.store.random, [])
+        return self._random_below(space, start)
 
     def gather(self) -> Wait:
         self._check_snapshot()
@@ -197,7 +203,7 @@ class OptimisticTransaction(SnapshotTransaction):
 
     mode = "optimistic"
 
-    __slots__ = ("_guard", "_validated", "databases", "points", "ranges")
+    __slots__ = ("_guard", "_validated", "_validated_at", "databases", "points", "ranges")
 
     def __init__(self, store: Store, database: int, client: Client, number: bytes) -> None:
         super().__init__(store, database, client, number)
@@ -206,6 +212,7 @@ class OptimisticTransaction(SnapshotTransaction):
         self.databases: set[int] = set()
         self._guard: Guard | None = None
         self._validated = False
+        self._validated_at = -1  # the newest commit then, where there is no guard
 
     def _refuse_write(self) -> None:
         """It may write."""
@@ -267,25 +274,18 @@ class OptimisticTransaction(SnapshotTransaction):
     # validation
 
     def prepare(self) -> Wait | None:
-        """Looks through much in slices, before the step; a guard notes what is committed into it meanwhile."""
+        """Looks for later commits; where that is much, in slices, while a guard notes what is committed meanwhile."""
         if self._validated:
             return None
-        if self._guard is None:
-            if not self._is_long():
-                return None
-            self._guard = Guard(self.points, list(self.ranges))
-            self.store.guards.append(self._guard)
+        slices = self._later_keys()
+        if next(slices, self) is self:
+            self._validated_at = self.store.last
+            return None
+        self._guard = Guard(self.points, self.ranges)
+        self.store.guards.append(self._guard)
         wait = Wait()
-        self._look_through(self._later_keys(), wait)
+        self.store.spawn.soon(lambda: self._look_through(slices, wait))
         return wait
-
-    def _is_long(self) -> bool:
-        if sum(map(len, self.points.values())) > SLICE_KEYS:
-            return True
-        if not self.ranges:
-            return False
-        slices = self._later_in_ranges()  # how long they are is only known by a walk
-        return next(slices, self) is None and next(slices, self) is None
 
     def _look_through(self, slices: Iterator[None], wait: Wait) -> None:
         """One slice. A conflict is noted in the guard, to be raised in the step."""
@@ -310,65 +310,65 @@ class OptimisticTransaction(SnapshotTransaction):
                 raise Conflict(
                     "a database that the transaction used was flushed or swapped since it began: run it again"
                 )
-        if self._guard is None:
-            for _ in self._later_keys():
-                pass
-        elif self._guard.touched:
+        if self._guard is not None and self._guard.touched:
             raise Conflict("something that the transaction read was changed since it began: run it again")
+        assert self._validated or self._validated_at == store.last, "it is prepared in the same step"
 
     def _later_keys(self) -> Iterator[None]:
-        """Looks for all that it read in memory, and pauses now and then. Raises Conflict."""
-        yield from self._later_points()
-        yield from self._later_in_ranges()
+        """Looks for all that it read in memory, and pauses after every SLICE_KEYS. Raises Conflict."""
+        looked_at = 0
+        for cost in itertools.chain(self._later_points(), self._later_in_ranges()):
+            looked_at += cost
+            if looked_at >= SLICE_KEYS:
+                looked_at = 0
+                yield None
 
-    def _later_points(self) -> Iterator[None]:
+    def _later_points(self) -> Iterator[int]:
+        """Gives what each step costs, in keys."""
         since = self.snapshot.seqno
         for database, keys in self.points.items():
             space = self.store.spaces[database]
-            tables = space.tables(self.snapshot.view)
-            for looked_at, key in enumerate(keys, 1):
-                for table in tables:
+            for key in keys:
+                for table in space.tables(self.snapshot.view):  # anew each time: the active one may have been sealed
                     record = table.records.get(key)
                     if record is not None:
                         if rec.seqno_of(record) > since:
                             raise _changed(key)
                         break
-                if looked_at % SLICE_KEYS == 0:
-                    yield None
-                    tables = space.tables(self.snapshot.view)  # the active one may have been sealed
+                yield 1
 
-    def _later_in_ranges(self) -> Iterator[None]:
+    def _later_in_ranges(self) -> Iterator[int]:
         since = self.snapshot.seqno
-        for number, (database, start, end) in enumerate(self.ranges):
-            if number % RANGES_A_SLICE == RANGES_A_SLICE - 1:
-                yield None
+        for database, start, end in self.ranges:
             tables = self.store.spaces[database].tables(self.snapshot.view)
             # What the active table has now it takes along when it is sealed meanwhile; what comes then the guard notes.
             for records, ordered in [(table.records, table.ordered) for table in tables]:
+                yield RANGE_KEYS
                 while not ordered.deal():
-                    yield None
+                    yield SLICE_KEYS
                 at: bytes | None = start
                 while at is not None:
-                    at = self._later_slice(records, ordered, at, end, since)
-                    if at is not None:
-                        yield None
+                    at, looked_at = self._later_slice(records, ordered, at, end, since)
+                    yield looked_at
 
     @staticmethod
     def _later_slice(
         records: dict[bytes, Record], ordered: OrderedKeys, start: bytes, end: bytes | None, since: int
-    ) -> bytes | None:
-        """Looks at some keys of a table; where the next ones begin, None at the end."""
+    ) -> tuple[bytes | None, int]:
+        """Looks at some keys of a table; where the next ones begin (None at the end), and how many these were."""
         while not ordered.deal():
             pass
-        for looked_at, key in enumerate(ordered.ascending(start)):
+        looked_at = 0
+        for key in ordered.ascending(start):
             if end is not None and key >= end:
-                return None
+                break
             if looked_at == SLICE_KEYS:
-                return key
+                return key, looked_at
+            looked_at += 1
             record = records.get(key)
             if record is not None and rec.seqno_of(record) > since:
                 raise _changed(key)
-        return None
+        return None, looked_at
 
     def _leave_guard(self) -> None:
         if self._guard is not None:
@@ -384,7 +384,10 @@ class Guard:
     """
 
     def __init__(self, points: dict[int, dict[bytes, None]], ranges: list[tuple[int, bytes, bytes | None]]) -> None:
-        self._points, self._ranges = points, ranges
+        self._points = points
+        self._covers: dict[int, Cover] = {}
+        for number in {number for number, _, _ in ranges}:
+            self._covers[number] = Cover((start, end) for database, start, end in ranges if database == number)
         self.touched = False
 
     def note(self, operations: list[Any]) -> None:
@@ -396,9 +399,10 @@ class Guard:
             )
 
     def _holds(self, database: int, key: bytes) -> bool:
-        return key in self._points.get(database, ()) or any(
-            database == number and start <= key and (end is None or key < end) for number, start, end in self._ranges
-        )
+        if key in self._points.get(database, ()):
+            return True
+        cover = self._covers.get(database)
+        return cover is not None and cover.holds(key)
 
 
 def _changed(key: bytes) -> Conflict:

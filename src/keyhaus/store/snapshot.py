@@ -10,6 +10,7 @@ writers (S8).
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -257,9 +258,19 @@ class Snapshots:
         """What the oldest snapshot sees; None where there is none."""
         return self._open[0].seqno if self._open else None
 
-    def reaches(self, space: Keyspace) -> bool:
-        """Whether any open snapshot can read a generation."""
-        return any(space in snapshot.spaces for snapshot in self._open)
+    def reached(self, dropped: dict[Keyspace, int]) -> dict[Keyspace, int]:
+        """Those of some dropped generations that an open snapshot sees: begun after they were made, before they went.
+
+        Args:
+            dropped: Generations, each with the seqno of the commit that dropped it.
+        """
+        seqnos = [snapshot.seqno for snapshot in self._open]  # in order
+        found: dict[Keyspace, int] = {}
+        for space, seqno in dropped.items():
+            at = bisect_left(seqnos, space.generation[0])
+            if at < len(seqnos) and seqnos[at] < seqno:
+                found[space] = seqno
+        return found
 
     def retained(self) -> int:
         """How many bytes snapshots and other readers of older views retain, about."""

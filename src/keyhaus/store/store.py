@@ -104,7 +104,7 @@ class Store:
         self.counts = Counts(self)
         self._gates: set[object] = set()
         self._gate = Wait()
-        self._unfreed: list[Keyspace] = []
+        self._unfreed: dict[Keyspace, int] = {}  # dropped, each with the seqno that dropped it
         self.cursors = Cursors(random.Random(spawn.random_bytes(16)))
         self.watches = Watches()
         self.expired_keys = 0
@@ -370,8 +370,8 @@ class Store:
         before.uses = None
         if before.below:
             self.dropped[before.generation] = seqno
-        if self.snapshots.reaches(before):
-            self._unfreed.append(before)
+        if self.snapshots.reached({before: seqno}):
+            self._unfreed[before] = seqno
             self.snapshots.check_soon()
         else:
             self._drop(before)
@@ -447,7 +447,7 @@ class Store:
 
     def snapshot_ended(self) -> None:
         """What only ended snapshots reached may go."""
-        reached = [space for space in self._unfreed if self.snapshots.reaches(space)]
+        reached = self.snapshots.reached(self._unfreed)
         for space in self._unfreed:
             if space not in reached:
                 self._drop(space)

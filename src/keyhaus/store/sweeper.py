@@ -28,6 +28,7 @@ log = logging.getLogger("keyhaus.store")
 
 SWEEP_MS: Final = 100
 SWEEP_MS_MAX: Final = 30_000
+COME_BACK_KEYS: Final = 1000  # at once
 INDEX_BYTES: Final = 1 << 20
 
 
@@ -45,7 +46,9 @@ class Sweeper:
         self._flushed = False  # since the look that is under way began
         self._from = layout.DEADLINE  # where the rows of the index begin that were not looked at yet
         self._first_locked: bytes | None = None  # the first row before that whose key was locked
+        self._locked_rows = 0  # how many there were
         self._locked_due: list[tuple[Keyspace, bytes]] = []  # keys in memory that are due, and were locked
+        self._come_back_ns = 0  # when these are looked at again
         self._next_ms: int | None = None  # when the first of them is due; None where there is none
         self.failed = False
         self._failures = 0  # in a row
@@ -63,12 +66,12 @@ class Sweeper:
         self._armed = False
         if self._closed:
             return
-        more = sum(self._sweep_one(number) for number in range(len(self._store.spaces)))
-        if not more:
+        if self._locked_due and self._store.monotonic_ns() >= self._come_back_ns:
             self._come_back()
+        more = sum(self._sweep_one(number) for number in range(len(self._store.spaces)))
         if self._next_ms is not None and self._next_ms <= self._store.now():
             self.look_below()
-        if self._next_ms is not None or any(space.deadlines for space in self._store.spaces):
+        if self._next_ms is not None or self._locked_due or any(space.deadlines for space in self._store.spaces):
             self._armed = True
             if more:
                 self._spawn.soon(self._sweep)
@@ -88,14 +91,16 @@ class Sweeper:
         if locked is None:
             space.still_due(keys)
             return False
-        self._locked_due += [(space, key) for key in locked]
+        if locked:
+            self._locked_due += [(space, key) for key in locked]
+            self._come_back_ns = self._store.monotonic_ns() + _patience_ms(len(self._locked_due)) * 1_000_000
         return more
 
     def _come_back(self) -> None:
-        """All else that is due has gone: keys that were locked come again with the next sweep."""
-        locked, self._locked_due = self._locked_due, []
-        for space, key in locked:
+        """Some keys that were locked are looked at again."""
+        for space, key in self._locked_due[-COME_BACK_KEYS:]:
             space.still_due([key])
+        del self._locked_due[-COME_BACK_KEYS:]
 
     def _lapse(self, number: int, keys: list[bytes]) -> list[bytes] | None:
         """Deletes keys, in one commit, but for those under a lock, which it gives (T2); None where nothing is done."""
@@ -144,7 +149,7 @@ class Sweeper:
 
     def flushed(self) -> None:
         """There is a new run: what was looked at is gone from the index, and there may be earlier rows."""
-        self._from, self._first_locked = layout.DEADLINE, None
+        self._from, self._first_locked, self._locked_rows = layout.DEADLINE, None, 0
         self._flushed = True  # a look under way is at the view before
         self.look_below()
 
@@ -173,6 +178,7 @@ class Sweeper:
             space = spaces.get(prefix)
             if space is not None and self._is_locked(space, key):
                 self._first_locked = self._first_locked or row
+                self._locked_rows += 1
                 continue
             due.append(row)
             if space is not None:  # else its generation was dropped
@@ -182,8 +188,8 @@ class Sweeper:
                 self._from = behind  # all of them are locked: perhaps not those that follow
                 next_ms = now
             elif self._first_locked is not None:
-                self._from, self._first_locked = self._first_locked, None
-                next_ms = now + SWEEP_MS
+                next_ms = now + _patience_ms(self._locked_rows)
+                self._from, self._first_locked, self._locked_rows = self._first_locked, None, 0
             self._end(view, next_ms)
             if next_ms == now:
                 self._spawn.soon(self.look_below)
@@ -242,6 +248,11 @@ class Sweeper:
             self._spawn.soon(self.look_below)
         else:
             self._end(view, now + SWEEP_MS)
+
+
+def _patience_ms(locked: int) -> int:
+    """After how long locked keys are looked at again: the more there are, the later, so that they take little time."""
+    return SWEEP_MS * (1 + locked // SWEEP_KEYS_MAX)
 
 
 def _newest(space: Keyspace, view: int, key: bytes, below: Record | None) -> Record | None:

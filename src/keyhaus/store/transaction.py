@@ -12,6 +12,7 @@ the transaction is run again (T8).
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -62,6 +63,7 @@ class Transaction:
         "_choice",
         "_gathered",
         "_own",
+        "_own_order",
         "_spaces",
         "atomic",
         "carries_time",
@@ -104,6 +106,7 @@ class Transaction:
         # What the operations up to `_applied` made of things: per database its own records (None: deleted), and the
         # generations that lie under the numbers where it flushed or swapped.
         self._own: dict[int, dict[bytes, Record | None]] = {}
+        self._own_order: tuple[int, int, list[bytes]] = (0, 0, [])  # as of which operation, of which database, the keys
         self._spaces: list[Keyspace] | None = None
         self._applied = 0
 
@@ -128,9 +131,16 @@ class Transaction:
         if store.last > store.synced:
             self._note(record)
         if record is None:
-            self.misses += 1
+            self._missed()
             return None
         return self._alive(key, record) if record[7] else record
+
+    def _missed(self) -> None:
+        """A point read has found nothing; if it needs something first it will be counted when it is run again."""
+        if self.needs:
+            self.reads -= 1
+        else:
+            self.misses += 1
 
     def look(self, space: Keyspace, key: bytes) -> Record | None:
         """The newest record or tombstone of a generation, whatever its expiry; a need where it isn't known."""
@@ -276,8 +286,9 @@ class Transaction:
                 pass
             sources.append(table.ordered.descending(end) if reverse else table.ordered.ascending(start))
         if own:
-            keys = (key for key in own if key >= start and (end is None or key < end))
-            sources.append(iter(sorted(keys, reverse=reverse)))
+            keys = self._ordered_own(own)
+            keys = keys[bisect_left(keys, start) : len(keys) if end is None else bisect_left(keys, end)]
+            sources.append(reversed(keys) if reverse else iter(keys))
         if segment is not None:
             if segment.full:
                 self.cut = segment.covered  # a page ends where enough was fetched for it
@@ -294,6 +305,14 @@ class Transaction:
             record = own[key] if key in own else self._record_of(key, tables, segment)
             if record is not None and not record[7] & TOMBSTONE:
                 yield key, record
+
+    def _ordered_own(self, own: dict[bytes, Record | None]) -> list[bytes]:
+        """Its own keys in order, kept for the pages that follow."""
+        applied, database, keys = self._own_order
+        if (applied, database) != (self._applied, self.database):
+            keys = sorted(own)
+            self._own_order = self._applied, self.database, keys
+        return keys
 
     def _record_of(self, key: bytes, tables: list[Any], segment: Segment | None) -> Record | None:
         for table in tables:
@@ -403,11 +422,11 @@ class Transaction:
         living = [key for key, _ in self.all()]
         return self.store.random.choice(living) if living else None
 
-    def _random_below(self, space: Keyspace) -> bytes | None:
+    def _random_below(self, space: Keyspace, start: bytes | None = None) -> bytes | None:
         """From some key that was there at a flush, a few steps on; at the end of the keys, on from the first one."""
         self._choice = self._choice or self.store.random.random()
         spread = limits.RANDOM_KEY_SPREAD
-        start = space.landmark(self._choice)
+        start = space.landmark(self._choice) if start is None else start
         rows, following = self.page(start, None, spread, heads=True)
         while not rows and not self.needs and (following is not None or start):
             start = following or b""
@@ -531,6 +550,7 @@ class Transaction:
             del self.operations[mark:]
             if self._applied > mark:
                 self._own, self._spaces, self._applied = {}, None, 0
+                self._own_order = 0, 0, []
 
     def commit(self) -> Wait | None:
         """Makes it happen, in one step.
@@ -551,6 +571,7 @@ class Transaction:
             self.slot = 0
             if self._applied:
                 self._own, self._spaces, self._applied = {}, None, 0
+                self._own_order = 0, 0, []
         return wait
 
     def rollback(self) -> None:
@@ -561,6 +582,7 @@ class Transaction:
         self.started = 0
         if self._applied:
             self._own, self._spaces, self._applied = {}, None, 0
+            self._own_order = 0, 0, []
 
     def begin(self) -> None:
         """Makes it ready for the next command."""

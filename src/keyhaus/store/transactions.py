@@ -150,9 +150,9 @@ class Transactions:
         age = self._store.settings.integer("transaction-max-ms")
         if now - transaction.begun_ns >= age * 1_000_000:
             self.end(transaction, TransactionTimeout(f"the transaction was open for longer than {age} ms"))
-        elif transaction.busy or transaction.used or transaction.unread():
-            transaction.idle_since_ns = now  # idle time begins when the reply has left (T5)
-            transaction.used = False
+        elif transaction.busy or transaction.unread():
+            # Idle time begins when the reply has left (T5), which may be as late as the next look.
+            transaction.idle_since_ns = now + WATCH_MS * 1_000_000
         elif now - transaction.idle_since_ns >= transaction.timeout_ms * 1_000_000:
             text = f"the transaction was idle for longer than {transaction.timeout_ms} ms"
             self.end(transaction, TransactionTimeout(text))

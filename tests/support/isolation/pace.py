@@ -36,7 +36,7 @@ def bounded(seed: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(limits, "TRANSACTION_READ_BYTES_MAX", choice((600, 1500, 1 << 30))))
         stack.enter_context(patch.object(limits, "TRANSACTION_RANGES_MAX", choice((1, 2, 1000))))
-        stack.enter_context(patch.object(optimistic, "RANGES_A_SLICE", choice((1, 2, 64))))
+        stack.enter_context(patch.object(limits, "LOCKED_RANGES_MAX", choice((2, 4, 1000))))
         stack.enter_context(patch.object(outcomes, "OUTCOMES_MAX", choice((1, 5, 100_000))))
         stack.enter_context(patch.object(transactions.Transactions, "_set_most_bytes", _at_most(most)))
         yield

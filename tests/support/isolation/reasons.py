@@ -59,13 +59,24 @@ def _spans(step: Step) -> Iterator[Span]:
     if name in _WHOLE:
         yield Span(database, b"", None)
     elif name in _RANGES:
-        yield Span(database, b"", None) if b"LIMIT" in args else Span(database, args[1], args[2] or None)
+        yield _page(step)
     else:
         keys = args[1::2] if name in _PAIRS else args[1:] if name in _SEVERAL else args[1 : 3 if name in _TWO else 2]
         for key in keys:
             yield Span(database, key, key + b"\0")
         if b"DB" in args:
             yield Span(int(args[args.index(b"DB") + 1]), args[2], args[2] + b"\0")
+
+
+def _page(step: Step) -> Span:
+    """What a page rests on: up to the key behind it, if it says that there is one."""
+    start, end = step.args[1], step.args[2] or None
+    following = step.reply[0] if isinstance(step.reply, list) else None
+    if following is None:
+        return Span(step.database, start, end)
+    if b"REV" in step.args:
+        return Span(step.database, following.removesuffix(b"\0"), end)
+    return Span(step.database, start, following + b"\0")
 
 
 def _touches(commit: Placed, span: Span) -> bool:
