@@ -254,6 +254,25 @@ def test_a_cold_page_is_all_that_a_commit_rests_on(
     assert one("COMMIT") == "OK"
 
 
+def test_a_read_that_waits_for_its_row_is_counted_once(bench: Bench, one: Client) -> None:
+    statistics = bench.hub.statistics
+
+    def counted(*words: str) -> tuple[int, int]:
+        before = statistics.hits, statistics.misses
+        one(*words)
+        one.session.count_reads()
+        return statistics.hits - before[0], statistics.misses - before[1]
+
+    assert counted("GET", "a") == (1, 0)
+    assert counted("GET", "nothing") == (0, 1)
+    for mode in ("PESSIMISTIC", "OPTIMISTIC", "READONLY"):
+        bench.it.forget_cached()
+        one("BEGIN", mode)
+        assert counted("GET", "b") == (1, 0)
+        assert counted("GET", "nothing") == (0, 1)
+        assert counted("COMMIT") == (0, 0)
+
+
 # locks
 
 

@@ -267,6 +267,7 @@ class Interaction:
             return self._fault(transaction)
         finally:
             transaction.rests()
+            self._session.take_reads(transaction)
             if running is not None:
                 running.close()
         if isinstance(reply, Error):

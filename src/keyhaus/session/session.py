@@ -166,10 +166,7 @@ class Session:
             self.ask_as(transaction)
         result = interaction.run(transaction, spec, args)
         if transaction.reads:
-            tx = self.tx
-            tx.reads += transaction.reads
-            tx.misses += transaction.misses
-            transaction.reads = transaction.misses = 0
+            self.take_reads(transaction)
         return result
 
     def _make_room(self, spec: CommandSpec, args: list[bytes]) -> Any:
@@ -214,6 +211,13 @@ class Session:
         if result is _AS_ANY_OTHER:
             return await self._again(spec, args, _NO_WAIT)
         return await result if result.__class__ is CoroutineType else result
+
+    def take_reads(self, transaction: Interactive) -> None:
+        """The reads of an interactive transaction are counted with the session's own."""
+        tx = self.tx
+        tx.reads += transaction.reads
+        tx.misses += transaction.misses
+        transaction.reads = transaction.misses = 0
 
     def count_reads(self) -> None:
         """Enters the keys that were found and missed since the last call."""
