@@ -1,0 +1,199 @@
+"""Typed values: what Python, JSON and frames put under a key, as a kind and bytes, and back.
+
+    kind    value                       bytes
+    TEXT    str                         its UTF-8
+    BYTES   bytes, bytearray            themselves
+    OBJECT  anything else of the list   MessagePack
+
+An object is None, a bool, int, float, str, bytes, list, tuple, dict, set or frozenset, nested. What MessagePack has no
+form for are extensions, each around the MessagePack of an array: 1 a tuple, 2 a set, 3 a frozenset; and 4, an integer
+beyond 64 bits, as its two's complement, big-endian; and 5, a dict some of whose keys are extensions, as an array of
+keys and values by turns. A TEXT or BYTES value is what Redis calls a string.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import Any, Final
+
+import msgspec
+
+from keyhaus.core.errors import LimitExceeded, UserError
+
+TEXT: Final = "TEXT"
+BYTES: Final = "BYTES"
+OBJECT: Final = "OBJECT"
+
+DEPTH_MAX: Final = 64  # of nesting
+_TUPLE, _SET, _FROZENSET, _INTEGER, _PAIRS = 1, 2, 3, 4, 5
+_ARRAYS: Final[dict[type, int]] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
+_BUILD: Final[dict[int, type]] = {number: kind for kind, number in _ARRAYS.items()}
+_AS_IT_IS: Final = frozenset((type(None), bool, float, bytes))
+_NESTS: Final = frozenset((list, dict, *_ARRAYS))
+_INT_MIN, _INT_END = -(1 << 63), 1 << 64
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+def pack(value: Any) -> tuple[str, bytes]:
+    """The kind and bytes of a value.
+
+    Raises:
+        UserError: It is, or holds, something else than the types above.
+        LimitExceeded: It is nested too deeply.
+    """
+    kind = type(value)
+    if kind is str:
+        return TEXT, _utf8(value)
+    if kind is bytes or kind is bytearray:
+        return BYTES, bytes(value)
+    return OBJECT, _encoder.encode(_packable(value, DEPTH_MAX))
+
+
+def unpack(kind: str, data: bytes) -> Any:
+    """The value of a kind and bytes. TEXT that is not UTF-8 is bytes. Raises UserError for what `pack` did not make."""
+    if kind == TEXT:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data
+    return data if kind == BYTES else decode(data)
+
+
+def decode(data: bytes | memoryview) -> Any:
+    """The object of its MessagePack.
+
+    Raises:
+        UserError: It is none that `pack` makes.
+        LimitExceeded: It is nested too deeply.
+    """
+    return _Reader().read(data)
+
+
+class _Reader:
+    """Reads one object; extensions within extensions are counted."""
+
+    def __init__(self) -> None:
+        self._decoder = msgspec.msgpack.Decoder(ext_hook=self._extension)
+        self._depth = 0
+
+    def read(self, data: bytes | memoryview) -> Any:
+        try:
+            value = self._decoder.decode(data)
+        except RecursionError:
+            raise _too_deep() from None
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise UserError(f"this is no value in MessagePack: {error}") from None
+        check_depth(value)
+        return value
+
+    def _extension(self, code: int, data: memoryview) -> Any:
+        if code == _INTEGER:
+            return int.from_bytes(data, "big", signed=True)
+        if code not in _BUILD and code != _PAIRS:
+            raise UserError(f"this is no value in MessagePack: extension {code} is unknown")
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise _too_deep()
+        items = self._decoder.decode(data)
+        self._depth -= 1
+        if not isinstance(items, list) or (code == _PAIRS and len(items) % 2):
+            raise UserError(f"this is no value in MessagePack: extension {code} holds no array of its kind")
+        return dict(zip(items[::2], items[1::2], strict=True)) if code == _PAIRS else _BUILD[code](items)
+
+
+def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
+    """Raises LimitExceeded for a value that is nested too deeply."""
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        if not room:
+            raise _too_deep()
+        for item in value:
+            check_depth(item, room - 1)
+        if isinstance(value, dict):
+            for item in value.values():
+                check_depth(item, room - 1)
+
+
+def _too_deep() -> LimitExceeded:
+    return LimitExceeded("value-depth", DEPTH_MAX + 1, DEPTH_MAX, "levels of nesting")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise UserError("a text has to consist of characters that UTF-8 can express: surrogates are none") from None
+
+
+def _packable(value: Any, room: int) -> Any:
+    """A value of what msgspec can encode as itself, extensions in place of the rest."""
+    kind = type(value)
+    if kind is str:
+        _utf8(value)
+        return value
+    if kind in _AS_IT_IS:
+        return value
+    if kind is int:
+        if _INT_MIN <= value < _INT_END:
+            return value
+        return msgspec.msgpack.Ext(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+    if kind is bytearray:
+        return bytes(value)
+    if kind not in _NESTS:
+        raise UserError(
+            f"values are None, bool, int, float, str, bytes, list, tuple, dict, set and frozenset, not {kind.__name__}"
+        )
+    if not room:
+        raise _too_deep()
+    if kind is dict:
+        keys = [_packable(key, room - 1) for key in value]
+        items = [_packable(item, room - 1) for item in value.values()]
+        if not any(isinstance(key, msgspec.msgpack.Ext) for key in keys):
+            return dict(zip(keys, items, strict=True))
+        pairs = [part for pair in zip(keys, items, strict=True) for part in pair]
+        return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(pairs))
+    packed = [_packable(item, room - 1) for item in value]
+    return packed if kind is list else msgspec.msgpack.Ext(_ARRAYS[kind], _encoder.encode(packed))
+
+
+# JSON
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON tells it: sets as sorted arrays, bytes that are no UTF-8 as `{"base64": …}`, NaN as null.
+
+    Dict keys become their text.
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is int or kind is str:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if kind is bytes:
+        return {"base64": base64.b64encode(value).decode()}
+    if kind is dict:
+        return {key if type(key) is str else _text(key): jsonable(item) for key, item in value.items()}
+    items = [jsonable(item) for item in value]
+    return sorted(items, key=lambda item: (type(item).__name__, str(item))) if kind in (set, frozenset) else items
+
+
+def _text(key: Any) -> str:
+    return json_text(key).decode() if type(key) is not bytes else base64.b64encode(key).decode()
+
+
+def json_text(value: Any) -> bytes:
+    """The JSON of a value, in UTF-8. An integer of any size is a number."""
+    return json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def from_json(value: Any) -> Any:
+    """A value of what JSON has told: `{"base64": …}` alone is bytes. Raises UserError where that is no base64."""
+    if isinstance(value, dict):
+        if value.keys() == {"base64"} and isinstance(value["base64"], str):
+            try:
+                return base64.b64decode(value["base64"], validate=True)
+            except ValueError:
+                raise UserError('{"base64": …} has to hold base64 as RFC 4648 has it') from None
+        return {key: from_json(item) for key, item in value.items()}
+    return [from_json(item) for item in value] if isinstance(value, list) else value
