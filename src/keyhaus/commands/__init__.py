@@ -22,6 +22,7 @@ from keyhaus.commands import (
     server,
     strings,
     transactions,
+    typed,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "server",
     "strings",
     "transactions",
+    "typed",
 ]

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from keyhaus.commands import glob
 from keyhaus.commands.keys import type_name
 from keyhaus.commands.spec import Flag, command, integer, option
+from keyhaus.commands.values import shown
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
 from keyhaus.core.limits import PAGE_BYTES_MAX, SCAN_COUNT_MAX
@@ -125,20 +126,33 @@ class _RangeOptions(NamedTuple):
 )
 async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
     options = _range_options(args)
-    start, end = args[1], args[2] or None
     await tx.order()
-    rows, following = _page(tx, start, end, options)
-    shown: list[bytes] = []
+    rows, following = _bounded_page(tx, args, options)
+    if options.keys_only:
+        return [following, [key for key, _ in rows]]
+    return [following, [word for key, record in rows for word in (key, shown(record))]]
+
+
+async def range_rows(tx: Transaction, args: list[bytes]) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+    """The rows that RANGE's words, without KEYS, ask for, and where the next page begins. Raises Syntax."""
+    options = _range_options(args)
+    if options.keys_only:
+        raise Syntax
+    await tx.order()
+    return _bounded_page(tx, args, options)
+
+
+def _bounded_page(
+    tx: Transaction, args: list[bytes], options: _RangeOptions
+) -> tuple[list[tuple[bytes, Record]], bytes | None]:
+    rows, following = _page(tx, args[1], args[2] or None, options)
     room = PAGE_BYTES_MAX
-    for key, record in rows:
+    for number, (key, record) in enumerate(rows):
         room -= len(key) + (0 if options.keys_only else rec.value_bytes(record))
-        if room < 0 and shown:
+        if room < 0 and number:
             # Large values end a page early, since a reply is bounded too.
-            return [key + b"\0" if options.reverse else key, shown]
-        shown.append(key)
-        if not options.keys_only:
-            shown.append(rec.value_of(record))
-    return [following, shown]
+            return rows[:number], key + b"\0" if options.reverse else key
+    return rows, following
 
 
 def _page(

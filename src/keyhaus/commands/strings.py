@@ -17,6 +17,7 @@ from keyhaus.commands.values import (
     check_reply_bytes,
     check_string_bytes,
     deadline,
+    shown,
     string,
     string_bytes,
 )
@@ -24,7 +25,7 @@ from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, UserError
 from keyhaus.core.reply import OK
 from keyhaus.store import record as rec
-from keyhaus.store.record import EXPIRES, OBJECT
+from keyhaus.store.record import EXPIRES
 from keyhaus.store.transaction import Transaction
 
 _READ: Final = Flag.READ | Flag.FAST
@@ -178,7 +179,7 @@ async def get(tx: Transaction, args: list[bytes], context: Context) -> Any:
     record = tx.get(args[1])
     if record is None:
         return None
-    return string(record) if record[7] else record[8:]
+    return shown(record) if record[7] else record[8:]
 
 
 @command(
@@ -195,7 +196,7 @@ async def getdel(tx: Transaction, args: list[bytes], context: Context) -> Any:
     record = tx.get(args[1])
     if record is None:
         return None
-    value = string(record)
+    value = shown(record)
     tx.delete(args[1])
     return value
 
@@ -216,7 +217,7 @@ async def getex(tx: Transaction, args: list[bytes], context: Context) -> Any:
     record = tx.get(key)
     if record is None:
         return None
-    value = string(record)
+    value = rec.value_of(record)
     expires = _expires(tx, "getex", given)
     if expires:
         if expires <= tx.now():
@@ -225,7 +226,7 @@ async def getex(tx: Transaction, args: list[bytes], context: Context) -> Any:
             tx.put(key, value, expires, rec.flags_of(record))
     elif b"PERSIST" in given and record[7] & EXPIRES:
         tx.put(key, value, 0, rec.flags_of(record))
-    return value
+    return shown(record)
 
 
 @command(
@@ -280,7 +281,7 @@ async def cas(tx: Transaction, args: list[bytes], context: Context) -> Any:
 async def mget(tx: Transaction, args: list[bytes], context: Context) -> Any:
     records = [tx.get(key) for key in args[1:]]
     check_reply_bytes(tx, sum([len(record) for record in records if record is not None]))
-    return [None if record is None or record[7] & OBJECT else rec.value_of(record) for record in records]
+    return [None if record is None else shown(record) for record in records]
 
 
 def _check_pairs(args: list[bytes], name: str) -> None:

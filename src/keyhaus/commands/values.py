@@ -10,6 +10,7 @@ from typing import Final
 from keyhaus.commands.spec import integer
 from keyhaus.core.errors import LimitExceeded, TransactionTooLarge, UserError, WrongType
 from keyhaus.core.limits import MIB
+from keyhaus.core.objects import decode, json_text
 from keyhaus.store import record as rec
 from keyhaus.store.record import EXPIRES, OBJECT, Record
 from keyhaus.store.transaction import Transaction
@@ -29,6 +30,13 @@ def string(record: Record) -> bytes:
     if kind & OBJECT:
         raise WrongType
     return record[16:] if kind & EXPIRES else record[8:]
+
+
+def shown(record: Record) -> bytes:
+    """The value of a record as a string; of a typed object its JSON text."""
+    if record[7] & OBJECT:
+        return json_text(decode(rec.value_of(record)))
+    return record[16:] if record[7] & EXPIRES else record[8:]
 
 
 def string_bytes(record: Record) -> int:
