@@ -28,11 +28,11 @@ import keyhaus.commands
 from keyhaus.commands.spec import TABLE, CommandSpec, Flag
 from keyhaus.core import limits, settings
 from keyhaus.core.disk import OsDisk
+from keyhaus.core.ids import make_id, shown_id
 from keyhaus.journal import archive, manifest, recovery
 from keyhaus.journal import format as layout
 from keyhaus.store import layout as rows
 from keyhaus.store import record
-from keyhaus.store.outcomes import make_id, shown_id
 
 REFERENCE: Final = Path(__file__).parent / "reference"
 NOTE: Final = "<!-- Generated from {source} by docs/generate.py: change it there, then run make reference. -->\n"

@@ -13,6 +13,7 @@ from docs.generate import pages
 from keyhaus.client import errors as client_errors
 from keyhaus.core import errors
 from keyhaus.core.disk import OsDisk
+from keyhaus.core.ids import read_id
 from keyhaus.core.transactional import TransactionEnded
 from keyhaus.journal import format as layout
 from keyhaus.journal import manifest as manifests
@@ -20,7 +21,6 @@ from keyhaus.journal import recovery
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.store import layout as rows
 from keyhaus.store import record
-from keyhaus.store.outcomes import read_id
 
 _ROOT = Path(__file__).resolve().parents[2]
 _DOCS = _ROOT / "docs"

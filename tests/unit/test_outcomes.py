@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyhaus.core.ids import begun_ms, make_id, read_id, shown_id
 from keyhaus.store import outcomes as module
-from keyhaus.store.outcomes import Outcomes, begun_ms, make_id, read_id, shown_id
+from keyhaus.store.outcomes import Outcomes
 
 NUMBERS = st.binary(min_size=16, max_size=16)
 TIMES = st.integers(0, (1 << 48) - 1)

@@ -11,10 +11,10 @@ from keyhaus.commands.help import add_help
 from keyhaus.commands.spec import Flag, Keys, command, container, integer, option
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, UnknownTransaction, UserError
+from keyhaus.core.ids import NO_ID, read_id
 from keyhaus.core.reply import OK
 from keyhaus.core.settings import INT_MAX, Durability
 from keyhaus.store.interactive import Interactive, PessimisticTransaction
-from keyhaus.store.outcomes import NO_ID, read_id
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.transactions import TransactionKilled
 

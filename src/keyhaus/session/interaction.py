@@ -19,10 +19,10 @@ from keyhaus.core.errors import (
     UnknownTransaction,
     UserError,
 )
+from keyhaus.core.ids import NO_ID, read_id
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.store.interactive import Interactive
-from keyhaus.store.outcomes import NO_ID, read_id
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.transactions import OwnEnd
 

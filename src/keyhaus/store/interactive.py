@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from keyhaus.core import limits
 from keyhaus.core.errors import Conflict, Error, LimitExceeded, Poisoned, TransactionTooLarge
+from keyhaus.core.ids import ID_BYTES, shown_id
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, FAR, FLUSH, FRAME_BYTES, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
 from keyhaus.store.keyspace import Keyspace
-from keyhaus.store.layout import ID_BYTES
 from keyhaus.store.lock_requests import Client, Owner
-from keyhaus.store.outcomes import shown_id
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.transaction import Transaction
 

@@ -19,6 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from keyhaus.core.errors import Corruption, OtherFormat
+from keyhaus.core.ids import ID_BYTES
 
 Generation: TypeAlias = tuple[int, int]
 
@@ -29,7 +30,7 @@ DEADLINE: Final = b"\x02"
 OUTCOME: Final = b"\x03"
 DEADLINE_VALUE: Final = b"\x01"
 PREFIX_BYTES: Final = 13
-ID_BYTES: Final = 16  # of a transaction
+
 _SIGN: Final = 1 << 63
 
 

@@ -16,12 +16,13 @@ from keyhaus.core.errors import (
     TransactionTooLarge,
     UnknownTransaction,
 )
+from keyhaus.core.ids import make_id
 from keyhaus.core.settings import Durability
 from keyhaus.store.interactive import Interactive, PessimisticTransaction
 from keyhaus.store.lock_requests import Client
 from keyhaus.store.locks import WAIT_BUCKETS_MS
 from keyhaus.store.optimistic import OptimisticTransaction, SnapshotTransaction
-from keyhaus.store.outcomes import ROLLED_BACK, Outcomes, make_id
+from keyhaus.store.outcomes import ROLLED_BACK, Outcomes
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
