@@ -360,24 +360,6 @@ def test_the_sweeper_passes_over_locked_keys_of_the_base(expiring: Bench) -> Non
     assert other("DBSIZE") == 4
 
 
-def test_what_a_flush_brings_amid_a_look_at_locked_keys_is_swept() -> None:
-    bench = Bench()
-    one, other = bench.connect(), bench.connect()
-    other("SET", "locked", 1, "PX", 2000)
-    bench.flush()
-    one("BEGIN", "TIMEOUT", 1_000_000)
-    one("LOCK", "locked")
-    other("SET", "sooner", 1, "PX", 1000)
-    bench.it.clock.ms += 3000
-    bench.store.sweeper.look_below()
-    bench.flush()
-    bench.pass_ms(2000)
-    assert other("DBSIZE") == len(KEPT) + 1
-    assert one("ROLLBACK") == "OK"
-    bench.pass_ms(2000)
-    assert other("DBSIZE") == len(KEPT)
-
-
 def test_what_has_expired_in_the_base_behind_many_locked_keys_is_swept() -> None:
     bench = Bench()
     one, other = bench.connect(), bench.connect()
