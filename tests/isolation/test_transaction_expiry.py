@@ -5,9 +5,11 @@ Time is moved by hand. A key `k` ends 100 ms after each test has begun.
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
-from keyhaus.core.errors import Error
+from keyhaus.core.errors import Error, Poisoned
 from keyhaus.core.limits import EVICTION_SLACK_BYTES, EVICTION_STEP_KEYS, SWEEP_KEYS_MAX
 from tests.support.sessions import Caller, Pending, Sessions
 
@@ -175,6 +177,21 @@ def test_sweeping_is_a_later_commit_for_who_read_the_absence(bench: Sessions, on
             one.raises("CONFLICT", "COMMIT")
         else:
             assert one("COMMIT") == "OK"
+
+
+@WRITING
+def test_an_expiry_that_can_not_be_committed_any_more_ends_the_transaction(
+    bench: Sessions, one: Caller, other: Caller, mode: str
+) -> None:
+    number = one("BEGIN", mode)
+    assert one("GET", "k") == b"v"
+    alone(bench, 150)
+    with patch.object(bench.store, "commit", side_effect=Poisoned("the disk has failed")):
+        one.raises("POISONED", "COMMIT")
+    assert other("TRANSACTION", "STATUS", number) == b"rolledback"
+    assert one("GET", "stays") == b"1"
+    assert one("SET", "k", "outside") == "OK"
+    assert other("GET", "k") == b"outside"
 
 
 # locked keys

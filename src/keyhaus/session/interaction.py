@@ -150,13 +150,17 @@ class Interaction:
                 await wait
             seqno = self._store.transactions.committed(transaction)
         except Error as error:
+            reason = error
             if isinstance(error, Conflict):
                 if transaction.carries_time and transaction.ended is None:
-                    await self._commit_time()
+                    try:
+                        await self._commit_time()
+                    except Error as failure:
+                        reason = failure  # nobody can be told of an expiry that is in no commit (S6)
                 self._session.rests_on(self._store.last)  # decided by a commit that may be as new as that (C2)
-            if error.ends_transaction:
-                self._store.transactions.end(transaction, error)
-            raise
+            if reason.ends_transaction:
+                self._store.transactions.end(transaction, reason)
+            raise reason from None
         finally:
             transaction.rests()
             if transaction.ended is None:

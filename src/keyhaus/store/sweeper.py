@@ -177,21 +177,25 @@ class Sweeper:
             behind = row + b"\0"
             space = spaces.get(prefix)
             if space is not None and self._is_locked(space, key):
-                self._first_locked = self._first_locked or row
-                self._locked_rows += 1
+                if not self._flushed:  # else all of them are looked at anew
+                    self._first_locked = self._first_locked or row
+                    self._locked_rows += 1
                 continue
             due.append(row)
             if space is not None:  # else its generation was dropped
                 asked.append((space, key, expires))
         if not due:
-            if behind != self._from and not self._flushed:
+            if self._flushed:
+                next_ms = now
+            elif behind != self._from:
                 self._from = behind  # all of them are locked: perhaps not those that follow
                 next_ms = now
             elif self._first_locked is not None:
                 next_ms = now + _patience_ms(self._locked_rows)
                 self._from, self._first_locked, self._locked_rows = self._first_locked, None, 0
+            again = next_ms == now and not self._flushed  # where there was a flush `_end` does that
             self._end(view, next_ms)
-            if next_ms == now:
+            if again:
                 self._spawn.soon(self.look_below)
             return None
         answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
