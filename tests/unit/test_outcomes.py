@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyhaus.core.ids import begun_ms, make_id, read_id, shown_id
+from keyhaus.core.ids import ID_BYTES, begun_ms, make_id, read_id, shown_id
 from keyhaus.store import outcomes as module
 from keyhaus.store.outcomes import Outcomes
 
@@ -26,7 +26,7 @@ def number(begun: int, which: int = 0) -> bytes:
 @given(TIMES, SECRETS)
 def test_an_id_says_when_it_was_made(begun: int, secret: bytes) -> None:
     made = make_id(begun, secret)
-    assert len(made) == module.ID_BYTES
+    assert len(made) == ID_BYTES
     assert begun_ms(made) == begun
     assert made.endswith(secret)
 

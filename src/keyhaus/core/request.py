@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+from keyhaus.core.errors import Error
+
 Request: TypeAlias = list[bytes]
+
+
+class Refused(list[bytes]):
+    """A request that makes no sense: it is never executed, and the error is its reply, in its place."""
+
+    def __init__(self, error: Error) -> None:
+        super().__init__((b"",))  # no command's name
+        self.error = error
 
 
 class NeedData:

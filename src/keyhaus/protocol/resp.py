@@ -43,6 +43,7 @@ class RespCodec:
     Attributes:
         version: 2 or 3; what `encode` speaks.
         ready: Requests that are parsed already; `next_request` gives them first, and so may who is in a hurry.
+        mark: What `encode_late` has to know of the last reply: nothing, all are made alike.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RespCodec:
         max_reply_bytes: int = limits.REPLY_BYTES_MAX,
     ) -> None:
         self.version = 2
+        self.mark = None
         self.max_bulk_bytes = max_bulk_bytes
         self.max_request_bytes = max_request_bytes
         self.max_reply_bytes = max_reply_bytes
@@ -300,6 +302,13 @@ class RespCodec:
         except LimitExceeded as error:
             return _encode_error(error)
         return b"".join(out)
+
+    def encode_late(self, reply: Any, mark: Any) -> bytes:
+        """A reply in place of an earlier one."""
+        return self.encode(reply)
+
+    def skip(self) -> None:
+        """A reply is not sent."""
 
     def _encode(self, reply: Any, out: list[bytes], room: int) -> int:
         """Appends a reply's bytes to `out`; how much room is left. Raises LimitExceeded."""

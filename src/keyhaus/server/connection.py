@@ -1,4 +1,4 @@
-"""One connection: bytes to the codec, requests to the session, replies out once they may leave (C3).
+"""One connection, in any dialect: bytes to the codec, requests to the session, replies out once they may leave (C3).
 
 Replies leave in the order of their requests. One that depends on a seqno which is not yet as durable as the asker
 wants is held, and everything behind it too; the journal calls back when a mark moves. What a read brought is answered
@@ -14,11 +14,11 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from keyhaus.core.codec import Codec
 from keyhaus.core.errors import Error
 from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
 from keyhaus.core.request import NeedData
 from keyhaus.core.wait import Wait
-from keyhaus.protocol.resp import RespCodec
 from keyhaus.server.peer import address_of, keep_alive
 from keyhaus.session.session import Session
 
@@ -57,18 +57,19 @@ class ClientSession(Session):
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection, in RESP."""
+    """One client's connection."""
 
-    def __init__(self, server: Server, *, inline: bool) -> None:
+    def __init__(self, server: Server, codec: Codec) -> None:
         self._server = server
         self._hub = server.hub
         self._store = server.hub.store
         self._statistics = server.hub.statistics
-        self.codec = RespCodec(inline=inline)
+        self.codec = codec
         self.apply_settings()
         self._transport: asyncio.Transport | None = None
         self._session: ClientSession | None = None
-        self._held: deque[tuple[int, bool, bytes]] = deque()  # (seqno, has to be synced, bytes), in order
+        # In order: the seqno, whether that has to be synced, the bytes, the codec's mark for another reply instead.
+        self._held: deque[tuple[int, bool, bytes, Any]] = deque()
         self._held_bytes = 0
         self._registered = False  # the journal calls `_release` at its next progress
         self._waiting: Wait | None = None  # what the running command waits for
@@ -197,12 +198,13 @@ class Connection(asyncio.Protocol):
                 hub.note_slow(session, request, after - before)
             before = after
             if session.muted and session.mutes():
+                codec.skip()
                 if plain and session.depends > synced:
                     need = max(need, session.depends)  # nobody is told, and it is durable all the same
             elif session.depends > synced or held:
                 if plain and session.asks is None:
                     data = encode(reply)
-                    held.append((session.depends, True, data))
+                    held.append((session.depends, True, data, codec.mark))
                     self._held_bytes += len(data) + HELD_OVERHEAD
                     need = max(need, session.depends)
                 else:
@@ -251,7 +253,7 @@ class Connection(asyncio.Protocol):
         if not self._held and store.may_be_told(depends, needs_sync):
             out.append(data)
             return
-        self._held.append((depends, needs_sync, data))
+        self._held.append((depends, needs_sync, data, self.codec.mark))
         self._held_bytes += len(data) + HELD_OVERHEAD
         if needs_sync:
             self._await_sync(depends)
@@ -289,11 +291,11 @@ class Connection(asyncio.Protocol):
         out: list[bytes] = []
         while held:
             # `Store.may_be_told`, written out: thousands may stand here.
-            depends, needs_sync, data = held[0]
+            depends, needs_sync, data, mark = held[0]
             if depends > synced and (needs_sync or depends > written or poisoned is not None):
                 if poisoned is None:
                     break
-                out.append(self.codec.encode(poisoned))
+                out.append(self.codec.encode_late(poisoned, mark))
             else:
                 out.append(data)
             held.popleft()
@@ -318,7 +320,7 @@ class Connection(asyncio.Protocol):
         error.__traceback__ = error.__context__ = error.__cause__ = None  # the codec keeps it, and they would keep all
         data = self.codec.encode(error)
         if self._held:
-            self._held.append((0, False, data))
+            self._held.append((0, False, data, self.codec.mark))
             self._held_bytes += len(data) + HELD_OVERHEAD
         else:
             out.append(data)
@@ -355,7 +357,9 @@ class Connection(asyncio.Protocol):
             return
         session.active_ns = self._hub.monotonic_ns()
         session.count_reads()
-        if not (session.muted and session.mutes()):
+        if session.muted and session.mutes():
+            self.codec.skip()
+        else:
             out: list[bytes] = []
             self._hold(session, reply, out)
             if out:

@@ -1,16 +1,20 @@
 """The port that recognises the dialect by a connection's first bytes.
 
-RESP goes on as RESP. The other dialects are recognised and told, in a line that they can show, that they are not
-served yet; bytes that belong to no dialect close the connection.
+RESP and text go on as what they are. The other dialects are recognised and told, in a line that they can show, that
+they are not served yet; bytes that belong to no dialect close the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
+from keyhaus.core.codec import Codec
+from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.sniff import Dialect, Sniffer
+from keyhaus.protocol.text import TextCodec
 from keyhaus.server.connection import Connection
 from keyhaus.server.peer import address_of
 
@@ -19,9 +23,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("keyhaus.connection")
 
+_CODECS: Final[dict[Dialect, Callable[[], Codec]]] = {
+    Dialect.RESP: lambda: RespCodec(inline=False),
+    Dialect.TEXT: TextCodec,
+}
 _NOT_YET: Final = "{} is not spoken here yet: it comes with a later release; speak RESP (redis-cli, any Redis client)"
 _ANSWERS: Final = {
-    Dialect.TEXT: '{{"status": "Error", "message": "{}"}}\n'.format(_NOT_YET.format("the text dialect")),
     Dialect.JSON: '{{"status": "error", "message": "{}"}}\n'.format(_NOT_YET.format("the JSON lines dialect")),
     Dialect.FRAME: '{{"status": "Error", "message": "{}"}}\n'.format(_NOT_YET.format("the frame dialect")),
     Dialect.HTTP: (
@@ -57,8 +64,9 @@ class Recognition(asyncio.Protocol):
         if dialect is None:
             return
         self._server.unrecognised.discard(self)
-        if dialect is Dialect.RESP:
-            connection = Connection(self._server, inline=False)
+        codec = _CODECS.get(dialect)
+        if codec is not None:
+            connection = Connection(self._server, codec())
             transport.set_protocol(connection)
             connection.connection_made(transport)
             connection.data_received(self._sniffer.buffered)

@@ -16,7 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from keyhaus.core.codec import Codec
 from keyhaus.core.errors import StorageError
+from keyhaus.protocol.resp import RespCodec
+from keyhaus.protocol.text import TextCodec
 from keyhaus.server.connection import Connection
 from keyhaus.server.recognition import Recognition
 from keyhaus.session.hub import Hub
@@ -42,7 +45,11 @@ class Address:
         return f"{self.dialect}://{host}:{self.port}"
 
 
-DIALECTS: Final = ("auto", "resp")
+_CODECS: Final[dict[str, Callable[[], Codec]]] = {
+    "resp": lambda: RespCodec(inline=True),
+    "text": TextCodec,
+}
+DIALECTS: Final = ("auto", *_CODECS)
 
 
 def parse_address(text: str) -> Address:
@@ -115,9 +122,8 @@ class Server:
             self.addresses.append(Address(address.dialect, host, port))
 
     def _factory(self, dialect: str) -> Callable[[], asyncio.Protocol]:
-        if dialect == "resp":
-            return lambda: Connection(self, inline=True)
-        return lambda: Recognition(self)
+        codec = _CODECS.get(dialect)
+        return (lambda: Recognition(self)) if codec is None else (lambda: Connection(self, codec()))
 
     def _facts(self) -> dict[str, Any]:
         ports = [address.port for address in self.addresses]

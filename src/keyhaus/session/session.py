@@ -19,6 +19,7 @@ from keyhaus.commands import lookup
 from keyhaus.commands.spec import CommandSpec
 from keyhaus.core.context import Server
 from keyhaus.core.errors import Error, ExecAborted, Internal, OutOfMemory, UserError
+from keyhaus.core.request import Refused
 from keyhaus.core.settings import Durability
 from keyhaus.core.wait import Wait
 from keyhaus.session.interaction import Interaction
@@ -45,7 +46,9 @@ _LEAVE_MULTI = frozenset(("EXEC", "DISCARD", "QUIT", "RESET"))
 
 
 def _find(args: list[bytes]) -> CommandSpec:
-    """The command of a request, its arity checked. Raises UserError."""
+    """The command of a request, its arity checked. Raises UserError, or why the codec could make no sense of it."""
+    if isinstance(args, Refused):
+        raise args.error
     spec = lookup.find(args)
     if not spec.subcommands and spec.handler is not None and "|" not in spec.name and len(_KNOWN) < _KNOWN_MAX:
         _KNOWN[args[0]] = spec

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyhaus.core.request import NEED_DATA
+from keyhaus.protocol.resp import RespCodec
 from keyhaus.server.connection import ClientSession, Connection
 from keyhaus.session.hub import Hub
 from keyhaus.session.session import Session
@@ -175,7 +176,7 @@ class Client:
         self.outstanding = 0
         self.cursor = b"0"
         self.in_multi = False
-        connection = Connection(cast(Any, house), inline=False)
+        connection = Connection(cast(Any, house), RespCodec(inline=False))
         self.tokens = Tokens()
         connection.codec = cast(Any, self.tokens)
         self.wire = Wire(self)

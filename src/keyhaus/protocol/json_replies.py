@@ -1,0 +1,47 @@
+"""Replies of the table's commands as JSON, for the dialects that answer in it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+from keyhaus.core.errors import Error
+from keyhaus.core.objects import unpack
+from keyhaus.core.reply import Attributed, NullArray
+
+
+def plain(reply: Any) -> Any:
+    """A reply as JSON tells it: bytes are text where they are UTF-8, else `{"base64": …}`; no value is null."""
+    if isinstance(reply, bytes):
+        text = unpack("TEXT", bytes(reply))
+        return text if isinstance(text, str) else _base64(text)
+    if reply is None or isinstance(reply, str | bool | int):
+        return reply
+    if isinstance(reply, float):
+        return reply if math.isfinite(reply) else None
+    if isinstance(reply, dict):
+        return {_name(key): plain(value) for key, value in reply.items()}
+    if isinstance(reply, Attributed):
+        return plain(reply.reply)
+    if isinstance(reply, list):
+        return [plain(item) for item in reply]
+    if isinstance(reply, NullArray):
+        return None
+    if isinstance(reply, Error):
+        return {"error": reply.code, "message": reply.message}
+    raise TypeError(f"{type(reply).__name__} is no reply")
+
+
+def told(reply: Any) -> dict[str, Any]:
+    """What the text dialect answers to any other command."""
+    return {"status": "Ok", "result": plain(reply)}
+
+
+def _base64(data: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(data).decode()}
+
+
+def _name(key: Any) -> str:
+    shown = plain(key)
+    return shown if isinstance(shown, str) else str(shown)
