@@ -176,7 +176,7 @@ class Sweeper:
                 break
             behind = row + b"\0"
             space = spaces.get(prefix)
-            if space is not None and self._is_locked(space, key):
+            if space is not None and self._store.locked(space, key):
                 if not self._flushed:  # else all of them are looked at anew
                     self._first_locked = self._first_locked or row
                     self._locked_rows += 1
@@ -211,10 +211,6 @@ class Sweeper:
         for space, key, expires in asked:
             self._ask(space, key, expires, view, answered)
         return None
-
-    def _is_locked(self, space: Keyspace, key: bytes) -> bool:
-        locks = self._store.locks
-        return bool(locks.active) and locks.locked(self._store.spaces.index(space), key)
 
     def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, answered: Any) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
