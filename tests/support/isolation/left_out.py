@@ -288,7 +288,7 @@ LEFT_OUT: Final[dict[str, tuple[str, str, tuple[_Patch, ...]]]] = {
     "evict-passes": (
         "T2: so does eviction",
         MEMORY,
-        ((Evictor, "_locked", _no), (Evictor, "_evict", _evict_locked)),
+        ((Store, "locked", _no), (Evictor, "_evict", _evict_locked)),
     ),
     "lazy-passes": (
         "T2: so does a plain command's lazy expiry",
