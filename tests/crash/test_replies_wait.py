@@ -16,6 +16,7 @@ import pytest
 
 from keyhaus.journal.journal import _Write
 from keyhaus.session.hub import Hub
+from keyhaus.session.multi import Multi
 from keyhaus.session.session import Session
 from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.transaction import Transaction
@@ -276,9 +277,9 @@ FAULTS: Final[dict[str, tuple[Any, str, Any, list[str]]]] = {
         ["error that a value decided", "error that an absence decided"],
     ),
     "aborts depend on nothing": (
-        Session,
+        Multi,
         "_changed",
-        lambda session, mark: mark.dirty,
+        lambda multi, mark: mark.dirty,
         ["aborted exec"],
     ),
 }

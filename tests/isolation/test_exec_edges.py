@@ -178,7 +178,7 @@ def test_an_exec_whose_handler_has_a_fault_ends_the_transaction(monkeypatch: pyt
     bench = Bench()
     bench.run(bench.one, b"MULTI")
     bench.run(bench.one, b"SET", b"k", b"v")
-    monkeypatch.setattr(bench.one.multi, "_run_queue", lambda: 1 // 0)
+    monkeypatch.setattr(bench.one.multi, "_run_queue", lambda session: 1 // 0)
     reply = bench.run(bench.one, b"EXEC")
     assert isinstance(reply, Error)
     assert reply.code == "INTERNAL"

@@ -131,3 +131,20 @@ def test_ends_are_counted_by_their_causes() -> None:
     assert found["lock_waits"] == 3
     assert found["lock_wait_ms"] == 1000
     assert bench.store.locks.active == 0
+
+
+def test_all_of_them_together_lock_so_many_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOCKED_RANGES_MAX", 3)
+    bench = Sessions()
+    one, other = bench.connect(), bench.connect()
+    one("BEGIN")
+    other("BEGIN")
+    for start, end in (("a", "b"), ("c", "d")):
+        one("RANGE", start, end)
+    one("RANGE", "b", "c")  # joins the two, and takes the place of both
+    other("RANGE", "e", "f")
+    other("RANGE", "g", "h")
+    assert "LOCKED_RANGES_MAX" in other.raises("TXTOOLARGE", "RANGE", "i", "j").message
+    assert one("RANGE", "i", "j") == [None, []]  # what it held is free
+    assert one("COMMIT") == "OK"
+    assert bench.store.locks.ranges == 0

@@ -360,6 +360,33 @@ def test_the_sweeper_passes_over_locked_keys_of_the_base(expiring: Bench) -> Non
     assert other("DBSIZE") == 4
 
 
+def test_what_is_locked_amid_a_look_at_expired_keys_is_swept_later() -> None:
+    bench = Bench()
+    one, two, other = bench.connect(), bench.connect(), bench.connect()
+    other("SET", "sooner", 1, "PX", 1000)
+    other("SET", "later", 1, "PX", 2000)
+    bench.flush()
+    one("BEGIN", "TIMEOUT", 1_000_000)
+    one("LOCK", "later")
+    two("BEGIN", "TIMEOUT", 1_000_000)
+    locked: list[str] = []
+
+    def lock(helper: str, method: str) -> None:
+        if (helper, method) == ("base", "get") and not locked:  # the record of `sooner` is on its way to the sweeper
+            locked.append("sooner")
+            two.send("LOCK", "sooner")
+
+    bench.it.fails = lock
+    bench.it.clock.ms += 3000  # both are due at the next look
+    bench.pass_ms(5000)
+    assert locked
+    assert other("DBSIZE") == len(KEPT) + 2
+    for client in (one, two):
+        assert client("ROLLBACK") == "OK"
+    bench.pass_ms(5000)
+    assert other("DBSIZE") == len(KEPT)
+
+
 def test_what_has_expired_in_the_base_behind_many_locked_keys_is_swept() -> None:
     bench = Bench()
     one, other = bench.connect(), bench.connect()

@@ -8,6 +8,7 @@ from keyhaus.commands.spec import CommandSpec, Flag
 from keyhaus.core import limits
 from keyhaus.core.errors import Error, ExecAborted, LimitExceeded, UserError
 from keyhaus.core.reply import NULL_ARRAY, reply_bytes
+from keyhaus.store.transaction import Transaction
 from keyhaus.store.watch import Mark
 
 if TYPE_CHECKING:
@@ -20,15 +21,17 @@ WORD_OVERHEAD: Final = 40  # of a bytes object and its place in a list
 class Multi:
     """MULTI's queue and WATCH's marks.
 
+    It does not hold its session: the two would keep each other, and what the last request brought, once their client is
+    gone.
+
     Attributes:
         failed: Whether something was refused that was to be queued: EXEC will do nothing.
         needs_memory: Whether anything that is queued may add to the data.
         queued_bytes: What the queue takes.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._store, self._tx = session.store, session.tx
+    def __init__(self, tx: Transaction) -> None:
+        self._store, self._tx = tx.store, tx
         self._mark: Mark | None = None
         self._watched_bytes = 0
         self._queue: list[tuple[CommandSpec, list[bytes]]] = []
@@ -49,31 +52,31 @@ class Multi:
         self.failed = self.needs_memory = False
         self.unwatch()
 
-    def enqueue(self, spec: CommandSpec, args: list[bytes]) -> Any:
+    def enqueue(self, session: Session, spec: CommandSpec, args: list[bytes]) -> Any:
         """Between MULTI and EXEC: the reply to a command that waits for EXEC."""
         if spec.flags & Flag.NO_MULTI:
             self.failed = True
-            return self._session.failed(UserError("Command not allowed inside a transaction"))
+            return session.failed(UserError("Command not allowed inside a transaction"))
         self.queued_bytes += 64 + WORD_OVERHEAD * len(args) + sum(map(len, args))
         most = self._store.settings.integer("max-transaction-bytes")
         if self.queued_bytes > most:
             self.failed = True
             self._queue = []
-            return self._session.failed(LimitExceeded("max-transaction-bytes", self.queued_bytes, most))
+            return session.failed(LimitExceeded("max-transaction-bytes", self.queued_bytes, most))
         if not self.failed:
             self._queue.append((spec, args))
             if spec.needs_memory and not (self._mark is not None and self._mark.dirty):
                 self.needs_memory = True  # by Redis' rule: what it does not queue any more does not count
         return "QUEUED"
 
-    async def execute(self) -> Any:
+    async def execute(self, session: Session) -> Any:
         """EXEC: what was queued, as one transaction; a command's own error does not stop the others (as in Redis)."""
         tx, home = self._tx, self._tx.database
         tx.atomic = True
         try:
             await self._order_queued()
             while True:
-                reply = self._run_queue()
+                reply = self._run_queue(session)
                 if isinstance(reply, Error):
                     tx.undo(0)
                 try:
@@ -81,19 +84,19 @@ class Multi:
                 except Error as error:
                     wait, reply = None, error
                 if wait is None and not isinstance(reply, Error):
-                    self._session.discard()
+                    session.discard()
                     return reply
                 # Nothing has happened. Where there is no room, or something is still needed, all of it is run again,
                 # WATCH looked at again too.
                 tx.database = home
                 tx.rollback()
                 if wait is None:
-                    self._session.discard()
+                    session.discard()
                     raise reply
                 try:
                     await wait
                 except Error:
-                    self._session.discard()
+                    session.discard()
                     raise
                 tx.begin()
         finally:
@@ -112,7 +115,7 @@ class Multi:
             await self._tx.order()
         self._tx.database = home
 
-    def _run_queue(self) -> Any:
+    def _run_queue(self, session: Session) -> Any:
         """The replies of all that was queued, or why there are none."""
         if self.failed:
             return ExecAborted("Transaction discarded because of previous errors.")
@@ -124,7 +127,7 @@ class Multi:
         for spec, args in self._queue:
             if limited and spec.uses is not None:
                 self._store.evictor.note(self._tx.database, spec.uses.of(args))
-            replies.append(self._run_queued(spec, args))
+            replies.append(self._run_queued(session, spec, args))
             room -= reply_bytes(replies[-1])
             if room < 0:
                 return LimitExceeded("max-reply-bytes", most - room, most)
@@ -140,10 +143,10 @@ class Multi:
         tx.depends = max(tx.depends, store.last)
         return True
 
-    def _run_queued(self, spec: CommandSpec, args: list[bytes]) -> Any:
+    def _run_queued(self, session: Session, spec: CommandSpec, args: list[bytes]) -> Any:
         assert spec.handler is not None
         point = self._tx.mark()
-        running = spec.handler(self._tx, args, self._session)
+        running = spec.handler(self._tx, args, session)
         try:
             while True:
                 # T8: no pause within EXEC; a command that would wait finds its time over at once, as in Redis.
@@ -154,7 +157,7 @@ class Multi:
             if self._tx.needs:
                 return error  # all of it is run again
             self._tx.undo(point)
-            return self._session.failed(error)
+            return session.failed(error)
 
     # WATCH
 

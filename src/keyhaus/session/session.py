@@ -87,7 +87,7 @@ class Session:
         self.asks: bool | None = None  # whether the reply needs a sync; None: what the server's durability says
         self._interaction: Interaction | None = None
         self.tx = Transaction(hub.store, 0, self.lock_client)
-        self.multi = Multi(self)
+        self.multi = Multi(self.tx)
         self._evictor = hub.store.evictor
         self._running: Coroutine[Wait, None, Any] | None = None
 
@@ -141,7 +141,7 @@ class Session:
             if spec.controls:
                 return _AS_ANY_OTHER
             self.depends = 0
-            return self.multi.enqueue(spec, args)
+            return self.multi.enqueue(self, spec, args)
         result = self._inside(spec, args)
         if result.__class__ is not CoroutineType:
             return result
@@ -344,6 +344,7 @@ class Session:
         self.discard()
         if self._interaction is not None:
             self._interaction.abandon()
+            self._interaction = None  # else the two would keep each other
 
     # interactive transactions
 
@@ -413,7 +414,7 @@ class Session:
         self.multi.discard()
 
     def execute_queued(self) -> Coroutine[Wait, None, Any]:
-        return self.multi.execute()
+        return self.multi.execute(self)
 
     def watch(self, keys: list[bytes]) -> None:
         self.multi.watch(keys)

@@ -241,7 +241,7 @@ class Evictor:
         if first is None or where is None:
             return False
         if where.deadlines.holds(first):
-            if self._locked(where, first[1]):
+            if self._store.locked(where, first[1]):
                 self._put_aside.append((where, first[1]))
             elif not self._evict(where, first[1]):
                 return False
@@ -253,11 +253,6 @@ class Evictor:
         put_aside, self._put_aside = self._put_aside, []
         for where, key in put_aside:
             where.still_due([key])
-
-    def _locked(self, space: Keyspace, key: bytes) -> bool:
-        """T2: keys under a lock are passed over."""
-        locks = self._store.locks
-        return bool(locks.active) and locks.locked(self._store.spaces.index(space), key)
 
     def _least_used(self, measure: Measure) -> tuple[Keyspace, bytes] | None:
         """The best candidate of these samples and the ones before, as it stands now."""
@@ -274,7 +269,7 @@ class Evictor:
                 record = space.records.get(key)
                 if space.uses is None or record is None or record[7] & TOMBSTONE:
                     continue  # its generation is gone, or it is
-                if self._locked(space, key):
+                if self._store.locked(space, key):
                     locked += 1
                 elif space.uses.word(key) == word:  # it was not used meanwhile
                     return space, key

@@ -439,6 +439,11 @@ class Store:
         if self.flusher is not None:
             self.flusher.check()
 
+    def locked(self, space: Keyspace, key: bytes) -> bool:
+        """T2: whether a key of a current generation is under a lock: sweeping and eviction pass over it."""
+        locks = self.locks
+        return bool(locks.active) and locks.locked(self.spaces.index(space), key)
+
     # the base
 
     def snapshot(self) -> Snapshot:

@@ -9,7 +9,7 @@ confirms is deleted with the next run.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyhaus.core.errors import Error
 from keyhaus.core.limits import SWEEP_KEYS_MAX
@@ -30,6 +30,20 @@ SWEEP_MS: Final = 100
 SWEEP_MS_MAX: Final = 30_000
 COME_BACK_KEYS: Final = 1000  # at once
 INDEX_BYTES: Final = 1 << 20
+
+
+class _Passed(NamedTuple):
+    """What one look at the expiry index has passed over.
+
+    Attributes:
+        behind: Where the next look begins.
+        first_locked: The first row whose key was locked; None for none.
+        locked: How many there were.
+    """
+
+    behind: bytes
+    first_locked: bytes | None
+    locked: int
 
 
 class Sweeper:
@@ -167,54 +181,52 @@ class Sweeper:
         spaces = {space.prefix: space for space in self._store.spaces}
         due: list[bytes] = []
         asked: list[tuple[Keyspace, bytes, int]] = []
-        behind = self._from
+        passed = _Passed(self._from, None, 0)
         next_ms: int | None = None
         for row in rows:
             expires, prefix, key = layout.read_deadline(row)
             if expires > now:
                 next_ms = expires
                 break
-            behind = row + b"\0"
             space = spaces.get(prefix)
-            if space is not None and self._is_locked(space, key):
-                if not self._flushed:  # else all of them are looked at anew
-                    self._first_locked = self._first_locked or row
-                    self._locked_rows += 1
+            if space is not None and self._store.locked(space, key):
+                passed = _Passed(row + b"\0", passed.first_locked or row, passed.locked + 1)
                 continue
+            passed = passed._replace(behind=row + b"\0")
             due.append(row)
             if space is not None:  # else its generation was dropped
                 asked.append((space, key, expires))
         if not due:
-            if self._flushed:
-                next_ms = now
-            elif behind != self._from:
-                self._from = behind  # all of them are locked: perhaps not those that follow
-                next_ms = now
-            elif self._first_locked is not None:
+            if passed.locked:  # perhaps not those that follow
+                self._pass(passed)
+                self._end(view, now)
+                self._spawn.soon(self.look_below)
+                return None
+            if self._first_locked is not None:
                 next_ms = now + _patience_ms(self._locked_rows)
                 self._from, self._first_locked, self._locked_rows = self._first_locked, None, 0
-            again = next_ms == now and not self._flushed  # where there was a flush `_end` does that
-            self._end(view, next_ms)
-            if again:
-                self._spawn.soon(self.look_below)
-            return None
+            return self._end(view, next_ms)
         answers: list[tuple[Keyspace, bytes, int, Record | None]] = []
 
         def answered(space: Keyspace, key: bytes, expires: int, record: Record | None, failed: bool = False) -> None:
             self.failed = self.failed or failed
             answers.append((space, key, expires, record))
             if len(answers) == len(asked):
-                self._settle(answers, due, behind, view)
+                self._settle(answers, due, passed, view)
 
         if not asked:
-            return self._settle(answers, due, behind, view)
+            return self._settle(answers, due, passed, view)
         for space, key, expires in asked:
             self._ask(space, key, expires, view, answered)
         return None
 
-    def _is_locked(self, space: Keyspace, key: bytes) -> bool:
-        locks = self._store.locks
-        return bool(locks.active) and locks.locked(self._store.spaces.index(space), key)
+    def _pass(self, passed: _Passed) -> None:
+        """Rows are looked at, and the next look begins behind them; after a flush all of them are looked at anew."""
+        if self._flushed:
+            return
+        self._from = passed.behind
+        self._first_locked = self._first_locked or passed.first_locked
+        self._locked_rows += passed.locked
 
     def _ask(self, space: Keyspace, key: bytes, expires: int, view: int, answered: Any) -> None:
         def told(record: Record | None, error: BaseException | None) -> None:
@@ -226,7 +238,7 @@ class Sweeper:
             self._store.gatherer.row(view, space, key, told)
 
     def _settle(
-        self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], behind: bytes, view: int
+        self, answers: list[tuple[Keyspace, bytes, int, Record | None]], due: list[bytes], passed: _Passed, view: int
     ) -> None:
         """What the newest records confirm is deleted; the rows of what is done are gone, and are not looked at again.
 
@@ -245,8 +257,7 @@ class Sweeper:
         done = [self._lapse(spaces.index(space), keys) == [] for space, keys in confirmed.items() if space in spaces]
         now = store.now()
         if all(done) and not self.failed:
-            if not self._flushed:
-                self._from = behind
+            self._pass(passed)
             store.views.forget_deadlines(due)
             self._end(view, now)
             self._spawn.soon(self.look_below)

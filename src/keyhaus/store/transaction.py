@@ -549,8 +549,7 @@ class Transaction:
                 self.carries_time = True
             del self.operations[mark:]
             if self._applied > mark:
-                self._own, self._spaces, self._applied = {}, None, 0
-                self._own_order = 0, 0, []
+                self._forget_own()
 
     def commit(self) -> Wait | None:
         """Makes it happen, in one step.
@@ -570,8 +569,7 @@ class Transaction:
             self.carries_time = False
             self.slot = 0
             if self._applied:
-                self._own, self._spaces, self._applied = {}, None, 0
-                self._own_order = 0, 0, []
+                self._forget_own()
         return wait
 
     def rollback(self) -> None:
@@ -581,8 +579,11 @@ class Transaction:
         self.carries_time = False
         self.started = 0
         if self._applied:
-            self._own, self._spaces, self._applied = {}, None, 0
-            self._own_order = 0, 0, []
+            self._forget_own()
+
+    def _forget_own(self) -> None:
+        self._own, self._spaces, self._applied = {}, None, 0
+        self._own_order = 0, 0, []
 
     def begin(self) -> None:
         """Makes it ready for the next command."""

@@ -41,13 +41,13 @@ from tests.support.simulate.planted import PLANTED
 MEMORY, DURABLE = "memory", "durable"
 
 
-async def _execute_with_pauses(multi: Any) -> Any:
+async def _execute_with_pauses(multi: Any, session: Any) -> Any:
     """EXEC pauses between its commands."""
-    tx, session = multi._tx, multi._session
+    tx = multi._tx
     tx.atomic = True
     try:
         if multi.failed or (multi._mark is not None and multi._changed(multi._mark)):
-            reply: Any = multi._run_queue()
+            reply: Any = multi._run_queue(session)
             session.discard()
             if isinstance(reply, Error):
                 raise reply
@@ -56,7 +56,7 @@ async def _execute_with_pauses(multi: Any) -> Any:
         replies = []
         for spec, args in list(multi._queue):
             await session.store.turn()
-            replies.append(multi._run_queued(spec, args))
+            replies.append(multi._run_queued(session, spec, args))
         session.discard()
         tx.started = 0
         while (wait := tx.commit()) is not None:
@@ -288,7 +288,7 @@ LEFT_OUT: Final[dict[str, tuple[str, str, tuple[_Patch, ...]]]] = {
     "evict-passes": (
         "T2: so does eviction",
         MEMORY,
-        ((Evictor, "_locked", _no), (Evictor, "_evict", _evict_locked)),
+        ((Store, "locked", _no), (Evictor, "_evict", _evict_locked)),
     ),
     "lazy-passes": (
         "T2: so does a plain command's lazy expiry",
