@@ -204,6 +204,8 @@ class Recorder(Oracle):
 def _believed(operations: list[Operation], least: int) -> Any:
     """What of a life counts after its crash: what is committed, and what was read by those who may believe it."""
     for operation in operations:
+        # What EXEC's client has read of the keys that it watches counts only as far as it was told of it.
+        operation.watched = [step for step in operation.watched if step.told >= least]
         if operation.outcome == DONE and (operation.commit is not None or operation.told >= least):
             yield operation
             continue
