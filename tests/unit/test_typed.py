@@ -91,3 +91,34 @@ def test_kinds_within_transactions(client: Caller) -> None:
     assert client("GET", "o") == b"[1,2]"
     assert client("COMMIT") == "OK"
     assert client("TYPED", "GET", "o") == [[b"OBJECT", pack((1, 2))[1]]]
+
+
+@pytest.mark.parametrize("mode", ["", "PESSIMISTIC", "OPTIMISTIC", "READONLY"])
+def test_a_whole_range_comes_at_once(client: Caller, mode: str) -> None:
+    names = [b"%05d" % number for number in range(25_000)]
+    for start in range(0, len(names), 5000):
+        client("MSET", *[word for name in names[start : start + 5000] for word in (name, b"v")])
+    if mode:
+        client("BEGIN", mode)
+    following, rows = client("TYPED", "RANGE", "", "", "ALL")
+    assert (following, rows[::3]) == (None, names)
+    following, rows = client("TYPED", "RANGE", names[2], names[20_000], "REV", "LIMIT", 12_000, "ALL")
+    assert (following, rows[::3]) == (names[7999], names[8000:20_000][::-1])
+    following, rows = client("TYPED", "RANGE", names[2], names[12_002], "LIMIT", 12_000, "ALL")
+    assert (following, rows[::3]) == (None, names[2:12_002])
+    if mode in ("PESSIMISTIC", "OPTIMISTIC"):
+        put(client, "00000a", 1)
+        assert client("TYPED", "RANGE", "00000", "00001", "ALL")[1][3:] == [b"00000a", b"OBJECT", b"\x01"]
+
+
+def test_a_whole_range_that_is_too_large_is_an_error(client: Caller) -> None:
+    client("MSET", *[word for number in range(30) for word in (b"%02d" % number, b"v" * 100_000)])
+    client("CONFIG", "SET", "max-reply-bytes", 2_000_000)
+    client.raises("LIMIT", "TYPED", "RANGE", "", "", "ALL")
+    assert client("TYPED", "RANGE", "", "", "LIMIT", 2, "ALL")[0] == b"02"
+
+
+@pytest.mark.parametrize("words", ["KEYS ALL", "MATCH * ALL", "LIMIT 0 ALL", "LIMIT ALL", "ALL REV", "LIMIT 1 REV ALL"])
+def test_words_that_a_whole_range_does_not_take(client: Caller, words: str) -> None:
+    client.raises("SYNTAX", "TYPED", "RANGE", "", "", *words.split())
+    assert client("TYPED", "RANGE", "", "", "MATCH", "ALL") == [None, []]

@@ -15,6 +15,7 @@ from keyhaus.commands.spec import Flag, command, integer, option
 from keyhaus.commands.values import shown
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
+from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.limits import PAGE_BYTES_MAX, SCAN_COUNT_MAX
 from keyhaus.store import record as rec
 from keyhaus.store.record import Record
@@ -60,7 +61,7 @@ async def scan(tx: Transaction, args: list[bytes], context: Context) -> Any:
         start = tx.store.cursors.get(cursor)
         if start is None:
             raise UserError("invalid cursor: it is no longer known, start again from 0")
-    rows, following = await tx.scan(start or b"", None, min(options.keys, SCAN_COUNT_MAX), heads=True)
+    rows, following = await tx.scan(start or b"", PLAIN_END, min(options.keys, SCAN_COUNT_MAX), heads=True)
     found = [
         key
         for key, record in rows
@@ -107,7 +108,9 @@ def _scan_options(args: list[bytes]) -> _ScanOptions:
 # RANGE, DELRANGE
 
 
-class _RangeOptions(NamedTuple):
+class RangeOptions(NamedTuple):
+    """What RANGE was asked for."""
+
     reverse: bool
     limit: int
     keys_only: bool
@@ -125,27 +128,24 @@ class _RangeOptions(NamedTuple):
     complexity="O(log n + m), n the number of keys and m of those looked at, at most 10,000",
 )
 async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    options = _range_options(args)
+    options = range_options(args)
     await tx.order()
-    rows, following = _bounded_page(tx, args, options)
+    rows, following = bounded_page(tx, args[1], plain_end(args[2]), options)
     if options.keys_only:
         return [following, [key for key, _ in rows]]
     return [following, [word for key, record in rows for word in (key, shown(record))]]
 
 
-async def range_rows(tx: Transaction, args: list[bytes]) -> tuple[list[tuple[bytes, Record]], bytes | None]:
-    """The rows that RANGE's words, without KEYS, ask for, and where the next page begins. Raises Syntax."""
-    options = _range_options(args)
-    if options.keys_only:
-        raise Syntax
-    await tx.order()
-    return _bounded_page(tx, args, options)
+def plain_end(end: bytes) -> bytes:
+    """The end of a range of plain keys; an open one for the empty string."""
+    return min(end, PLAIN_END) if end else PLAIN_END
 
 
-def _bounded_page(
-    tx: Transaction, args: list[bytes], options: _RangeOptions
+def bounded_page(
+    tx: Transaction, start: bytes, end: bytes | None, options: RangeOptions
 ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
-    rows, following = _page(tx, args[1], args[2] or None, options)
+    """The rows of one page, of so many bytes at the most, and where the next one begins. To be in order already."""
+    rows, following = _page(tx, start, end, options)
     room = PAGE_BYTES_MAX
     for number, (key, record) in enumerate(rows):
         room -= len(key) + (0 if options.keys_only else rec.value_bytes(record))
@@ -156,7 +156,7 @@ def _bounded_page(
 
 
 def _page(
-    tx: Transaction, start: bytes, end: bytes | None, options: _RangeOptions
+    tx: Transaction, start: bytes, end: bytes | None, options: RangeOptions
 ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
     """The rows of one page, and where the next one goes on."""
     matches = _matcher(options.pattern)
@@ -183,8 +183,9 @@ def _page(
             start = following
 
 
-def _range_options(args: list[bytes]) -> _RangeOptions:
-    options = _RangeOptions(False, SCAN_COUNT_MAX, False, None)
+def range_options(args: list[bytes]) -> RangeOptions:
+    """What RANGE's words say. Raises Syntax."""
+    options = RangeOptions(False, SCAN_COUNT_MAX, False, None)
     place = 3
     while place < len(args):
         word = option(args[place])
@@ -223,7 +224,7 @@ def _limit(word: bytes) -> int:
 )
 async def delrange(tx: Transaction, args: list[bytes], context: Context) -> Any:
     start: bytes | None = args[1]
-    end = args[2] or None
+    end = plain_end(args[2])
     most = tx.store.settings.integer("max-transaction-bytes")
     size = 0
     keys: list[bytes] = []

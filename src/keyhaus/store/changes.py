@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyhaus.core import limits
 from keyhaus.core.errors import Poisoned, StorageError, UserError
+from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.spawn import Spawn, Worker
 from keyhaus.core.wait import Wait
 from keyhaus.journal import reading
@@ -35,7 +36,8 @@ class Wanted(NamedTuple):
 
     Attributes:
         database: Those of one database; None for all.
-        prefix: Those whose key begins with it; operations on whole databases have no key and are always wanted.
+        prefix: Those whose key begins with it; operations on whole databases have no key and are always wanted. Typed
+            keys (core/keys.py) are told only where it begins as they do.
     """
 
     database: int | None
@@ -45,6 +47,7 @@ class Wanted(NamedTuple):
 def entry(wanted: Wanted, frame: Frame) -> list[Any] | None:
     """A commit as a reader is told of it: [seqno, unix-ms, [operation, …]]; None if nothing of it is wanted."""
     database, prefix = wanted
+    typed = prefix >= PLAIN_END
     told = []
     for operation in frame.operations:
         kind = operation[0]
@@ -55,7 +58,7 @@ def entry(wanted: Wanted, frame: Frame) -> list[Any] | None:
             continue
         elif kind == FLUSH:
             told.append([b"flush", operation[1]])
-        elif not operation[2].startswith(prefix):
+        elif not operation[2].startswith(prefix) or (operation[2] >= PLAIN_END and not typed):
             continue
         elif kind == PUT:
             _, number, key, value, expires, _ = operation

@@ -273,14 +273,19 @@ class Interactive(Transaction):
     def _judged_at(self) -> int:
         return self.now()
 
-    async def keys(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
-        return self._keys_gathered(matches, most)
+    async def keys(self, matches: Callable[[bytes], bool] | None, most: int, *, typed: bool = False) -> list[bytes]:
+        return self._keys_gathered(matches, most, typed)
+
+    def in_one_step(self) -> bool:
+        return True
 
     # what it writes
 
-    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0, *, typed: bool = False) -> None:
         self._write(OPERATION_BYTES + len(key) + len(value) + (EXPIRY_BYTES if expires else 0))
-        Transaction.put(self, key, value, expires, flags)  # not by super(), whose look-up each write would pay
+        Transaction.put(
+            self, key, value, expires, flags, typed=typed
+        )  # not by super(), whose look-up each write would pay
 
     def delete(self, key: bytes) -> None:
         self._write(OPERATION_BYTES + len(key))
@@ -439,9 +444,9 @@ class PessimisticTransaction(Interactive):
             return None
         return await super().random_key()
 
-    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0, *, typed: bool = False) -> None:
         if self._lock_key(key, True):
-            super().put(key, value, expires, flags)
+            super().put(key, value, expires, flags, typed=typed)
 
     def delete(self, key: bytes) -> None:
         if self._lock_key(key, True):

@@ -258,9 +258,9 @@ class OptimisticTransaction(SnapshotTransaction):
         self.check_ranges(len(self.ranges))
         self.keep(len(start) + len(end or b""))
 
-    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0, *, typed: bool = False) -> None:
         self.databases.add(self.database)
-        super().put(key, value, expires, flags)
+        super().put(key, value, expires, flags, typed=typed)
 
     def delete(self, key: bytes) -> None:
         self.databases.add(self.database)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from keyhaus.core import limits
-from keyhaus.core.errors import LimitExceeded, SnapshotTooOld
+from keyhaus.core.errors import LimitExceeded, SnapshotTooOld, UserError
+from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, FLUSH, LAPSE, PUT, SWAP, Operation
 from keyhaus.store import record as rec
@@ -342,20 +343,20 @@ class Transaction:
         if not segment.complete and not segment.full:
             self.needs[segment] = None
 
-    def all(self) -> Iterator[tuple[bytes, Record]]:
-        """Every key and record in memory, in no order; nothing may change while it is walked."""
+    def all(self, *, typed: bool = False) -> Iterator[tuple[bytes, Record]]:
+        """Every key and record in memory, in no order; nothing may change while it is walked. Typed keys if wanted."""
         self.depends = max(self.depends, self.store.last)
         self._apply_own()
         own = self._own.get(self.database) or {}
         for key, record in self._space().records.items():
-            if key not in own and not record[7] & TOMBSTONE and self._visible(record):
+            if key not in own and not record[7] & TOMBSTONE and (typed or key < PLAIN_END) and self._visible(record):
                 yield key, record
         for key, mine in own.items():
-            if mine is not None and self._visible(mine):
+            if mine is not None and (typed or key < PLAIN_END) and self._visible(mine):
                 yield key, mine
 
-    async def keys(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
-        """All keys that match, in no order.
+    async def keys(self, matches: Callable[[bytes], bool] | None, most: int, *, typed: bool = False) -> list[bytes]:
+        """All keys that match, in no order, typed keys only if they are wanted.
 
         Where there is a base they are read at a snapshot, in slices, unless the transaction is `atomic`.
 
@@ -364,17 +365,18 @@ class Transaction:
         """
         self._apply_own()
         if not self._space().below:
-            return [key for key, _ in self.all() if matches is None or matches(key)]
-        if self.atomic or self._own or self._spaces is not None:
-            return self._keys_gathered(matches, most)
+            return [key for key, _ in self.all(typed=typed) if matches is None or matches(key)]
+        if self.in_one_step():
+            return self._keys_gathered(matches, most, typed)
         snapshot = self.store.snapshot()
         try:
             self.depends = max(self.depends, snapshot.seqno)
             found: list[bytes] = []
             room = most
             start: bytes | None = b""
+            end = None if typed else PLAIN_END
             while start is not None:
-                rows, start = await snapshot.page(self.database, start, None, limits.SCAN_COUNT_MAX, heads=True)
+                rows, start = await snapshot.page(self.database, start, end, limits.SCAN_COUNT_MAX, heads=True)
                 for key, _ in rows:
                     if matches is None or matches(key):
                         room -= len(key)
@@ -387,12 +389,13 @@ class Transaction:
         finally:
             snapshot.close()
 
-    def _keys_gathered(self, matches: Callable[[bytes], bool] | None, most: int) -> list[bytes]:
+    def _keys_gathered(self, matches: Callable[[bytes], bool] | None, most: int, typed: bool) -> list[bytes]:
         found: list[bytes] = []
         room = most
         start: bytes | None = b""
+        end = None if typed else PLAIN_END
         while start is not None and not self.needs:
-            rows, start = self.page(start, None, limits.SCAN_COUNT_MAX, heads=True)
+            rows, start = self.page(start, end, limits.SCAN_COUNT_MAX, heads=True)
             for key, _ in rows:
                 room -= len(key)
                 if room < 0:
@@ -401,8 +404,13 @@ class Transaction:
                     found.append(key)
         return found
 
+    def in_one_step(self) -> bool:
+        """Whether all that it reads has to be read in one step, as no snapshot has it: EXEC's, or its own writes."""
+        self._apply_own()
+        return self.atomic or bool(self._own) or self._spaces is not None
+
     async def random_key(self) -> bytes | None:
-        """Some key, each about as likely as any other; None for an empty database."""
+        """Some plain key, each about as likely as any other; None for an empty database."""
         await self.order()
         self.depends = max(self.depends, self.store.last)
         self._apply_own()
@@ -417,7 +425,7 @@ class Transaction:
             key = ordered.sample(self.store.random, own)
             if key is None:
                 return None
-            if self.get(key) is not None:
+            if key < PLAIN_END and self.get(key) is not None:
                 return key
         living = [key for key, _ in self.all()]
         return self.store.random.choice(living) if living else None
@@ -426,11 +434,11 @@ class Transaction:
         """From some key that was there at a flush, a few steps on; at the end of the keys, on from the first one."""
         self._choice = self._choice or self.store.random.random()
         spread = limits.RANDOM_KEY_SPREAD
-        start = space.landmark(self._choice) if start is None else start
-        rows, following = self.page(start, None, spread, heads=True)
+        start = min(space.landmark(self._choice) if start is None else start, PLAIN_END)
+        rows, following = self.page(start, PLAIN_END, spread, heads=True)
         while not rows and not self.needs and (following is not None or start):
             start = following or b""
-            rows, following = self.page(start, None, spread, heads=True)
+            rows, following = self.page(start, PLAIN_END, spread, heads=True)
         return rows[int(self._choice * 1e9) % len(rows)][0] if rows else None
 
     def count(self) -> int:
@@ -501,7 +509,7 @@ class Transaction:
 
     # writing
 
-    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0) -> None:
+    def put(self, key: bytes, value: bytes, expires: int = 0, flags: int = 0, *, typed: bool = False) -> None:
         """Puts a value under a key.
 
         Args:
@@ -509,9 +517,12 @@ class Transaction:
             value: The value's bytes.
             expires: When it ends, in milliseconds since 1970; 0 for never.
             flags: The record's kind (`record.BYTES`, `record.OBJECT`).
+            typed: Whether it may be a typed key (core/keys.py).
         """
         if len(key) > limits.KEY_BYTES_MAX:
             raise LimitExceeded("max-key-bytes", len(key), limits.KEY_BYTES_MAX)
+        if key >= PLAIN_END and not typed:
+            raise UserError("keys that begin with 16 bytes 0xFF are typed keys, which TYPED PUT alone puts")
         self.operations.append((PUT, self.database, key, value, expires, flags | EXPIRES if expires else flags))
 
     def delete(self, key: bytes) -> None:
