@@ -2,58 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Serve
+from tests.support.dialects import TextClient
 from tests.support.load import Link
-from tests.support.processes import HOST
-
-SECONDS = 30
-
-
-class Text:
-    """One client that sends lines and reads JSON."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection((HOST, port), SECONDS)
-        self._file = self._socket.makefile("rb")
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def receive(self) -> Any:
-        return json.loads(self._file.readline())
-
-    def __call__(self, line: str) -> Any:
-        self.send(line.encode() + b"\n")
-        return self.receive()
-
-    def ended(self) -> bool:
-        return self._file.readline() == b""
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
 
 
 @pytest.fixture(params=["text", "auto"])
-def port(request: pytest.FixtureRequest, serve: Serve) -> int:
-    return serve("--engine", "memory", listen=request.param).port
+def port(request: pytest.FixtureRequest, ports: dict[str, int]) -> int:
+    return ports[request.param]
 
 
 @pytest.fixture
-def text(port: int) -> Iterator[Text]:
-    client = Text(port)
+def text(port: int) -> Iterator[TextClient]:
+    client = TextClient(port)
     yield client
     client.close()
 
 
-def test_the_commands_of_the_seeds(text: Text) -> None:
+def test_the_commands_of_the_seeds(text: TextClient) -> None:
     assert text("PUT key1 value1") == {"status": "Ok", "result": {"key": "key1", "value": "value1"}}
     assert text("GET key1") == {"status": "Ok", "result": {"key": "key1", "value": "value1"}}
     assert text("DEL key1") == {"status": "Ok", "result": {"key": "key1"}}
@@ -63,13 +34,13 @@ def test_the_commands_of_the_seeds(text: Text) -> None:
     assert text("INCR n") == {"status": "Ok", "result": 1}
 
 
-def test_a_transaction_by_name_and_as_the_current_one(text: Text, port: int) -> None:
+def test_a_transaction_by_name_and_as_the_current_one(text: TextClient, port: int) -> None:
     begun = text("BEGIN")
     assert (begun["status"], begun["result"]) == ("Ok", "Transaction started")
     name = begun["transaction_id"]
     assert text(f"PUT key1 value1 {name}")["status"] == "Ok"
     assert text("GET key1")["result"]["value"] == "value1"
-    other = Text(port)
+    other = TextClient(port)
     assert other("GET key1")["status"] == "Error"
     refused = other(f"PUT key1 theirs {name}")
     assert (refused["status"], refused["code"]) == ("Error", "NOTX")
@@ -82,7 +53,7 @@ def test_a_transaction_by_name_and_as_the_current_one(text: Text, port: int) -> 
     other.close()
 
 
-def test_many_lines_in_one_packet_and_lines_in_many(text: Text) -> None:
+def test_many_lines_in_one_packet_and_lines_in_many(text: TextClient) -> None:
     text.send(b"PUT a 1\r\nGET a\nbad 'line\n\nGET a\n")
     assert [text.receive()["status"] for _ in range(4)] == ["Ok", "Ok", "Error", "Ok"]
     for byte in b"PUT b two words\n":
@@ -90,11 +61,10 @@ def test_many_lines_in_one_packet_and_lines_in_many(text: Text) -> None:
     assert text.receive()["result"]["value"] == "two words"
 
 
-def test_what_other_dialects_put_is_read(serve: Serve) -> None:
-    server = serve("--engine", "memory", listen="auto")
-    with Link(server.port) as resp:
+def test_what_other_dialects_put_is_read(ports: dict[str, int]) -> None:
+    with Link(ports["auto"]) as resp:
         resp.ask(b"SET", b"k", b"\xff")
-        text = Text(server.port)
+        text = TextClient(ports["text"])
         assert text("GET k")["result"]["value"] == {"base64": "/w=="}
         assert text('PUT {"key": "o", "value": {"n": [1, null]}}')["status"] == "Ok"
         assert resp.ask(b"GET", b"o") == b'{"n":[1,null]}'
@@ -102,11 +72,44 @@ def test_what_other_dialects_put_is_read(serve: Serve) -> None:
         text.close()
 
 
-def test_a_browser_hangs_up(text: Text, port: int) -> None:
+def test_a_browser_hangs_up(text: TextClient, port: int) -> None:
     text.send(b"PUT a 1\nPOST / HTTP/1.1\r\nHost: x\r\n\r\nPUT b 2\n")
     assert text.receive()["status"] == "Ok"
     assert "HTTP" in text.receive()["message"]
     assert text.ended()
-    other = Text(port)
+    other = TextClient(port)
     assert other("GET b")["status"] == "Error"
+    other.close()
+
+
+def test_a_client_that_ends_no_line_is_answered_where_that_was_asked_for(serve: Serve) -> None:
+    server = serve("--engine", "memory", "--text-unterminated", listen="text")
+    text = TextClient(server.port)
+    for command in (b"PUT key1 value1", b"GET key1", b"START\nDEL key1\nCOMMIT"):
+        text.send(command)
+        answers = [text.receive() for _ in command.split(b"\n")]
+        assert [answer["status"] for answer in answers] == ["Ok"] * len(answers)
+    # A long line has to have an end: a pause in it is none, not one in which another client's line was complete.
+    text.send(b"PUT long " + b"x" * 1100)
+    other = TextClient(server.port)
+    other.send(b"GET long")
+    assert other.receive()["status"] == "Error"
+    other.close()
+    text.send(b"y\n")
+    assert text.receive()["result"]["value"] == "x" * 1100 + "y"
+    text.send(b"GET key1")
+    text.socket.shutdown(socket.SHUT_WR)
+    assert text.receive()["message"] == "Key not found: key1"
+    assert text.ended()
+    text.close()
+
+
+def test_an_unterminated_line_is_no_command_elsewhere(port: int) -> None:
+    text = TextClient(port)
+    text.send(b"PUT key1 value1")
+    other = TextClient(port)
+    assert other("GET key1")["status"] == "Error"
+    text.send(b" and more\n")
+    assert text.receive()["result"]["value"] == "value1 and more"
+    text.close()
     other.close()

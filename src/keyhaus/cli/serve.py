@@ -6,6 +6,7 @@ import enum
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,7 +17,7 @@ from keyhaus.core.limits import MIB
 from keyhaus.core.settings import ALIASES, TABLE, Durability, Setting, Settings, check, parse, show
 from keyhaus.server import logs
 from keyhaus.server.life import StartFailed, run, say_ready
-from keyhaus.server.server import parse_address
+from keyhaus.server.server import SEED_PORTS, parse_address
 
 DEFAULT_PORT = 19272
 
@@ -94,10 +95,28 @@ def serve(
     listen: Annotated[
         list[str] | None,
         typer.Option(
-            help="Open a port: DIALECT://HOST:PORT, repeatable. Dialects: auto (recognises RESP by the first byte), "
-            "resp (inline commands too). Port 0 picks a free one; the ready line says which. "
+            help="Open a port: DIALECT://HOST:PORT, repeatable. Dialects: auto (recognises the others by the first "
+            "bytes), resp (inline commands too), text, json (lines), frame (pickles, never executed, and MessagePack). "
+            "Port 0 picks a free one; the ready line says which. "
             "Given once, it replaces the default, auto://127.0.0.1:19272.",
             metavar="ADDRESS",
+        ),
+    ] = None,
+    seed_ports: Annotated[
+        bool,
+        typer.Option(
+            "--seed-ports",
+            help="Open, beside the others, the ports of the systems whose dialects these are: "
+            + ", ".join(str(address) for address in SEED_PORTS),
+        ),
+    ] = False,
+    text_unterminated: Annotated[
+        bool | None,
+        typer.Option(
+            "--text-unterminated/--no-text-unterminated",
+            help="On text ports a line without an end counts as complete when nothing more came for 20 ms. "
+            "Without either: only on the port of --seed-ports.",
+            show_default=False,
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The host of the default port.")] = "127.0.0.1",
@@ -129,7 +148,8 @@ def serve(
     """Run the server until it is told to stop (Ctrl-C, or SIGTERM).
 
     Without options it keeps the data in ./data, durable before it answers, and listens on 127.0.0.1:19272 for any
-    Redis client. It prints one line that begins with "ready" once it accepts connections, and logs to standard error.
+    Redis client, and for text, JSON lines and frames. It prints one line that begins with "ready" once it accepts
+    connections, and logs to standard error.
 
     Examples:
 
@@ -140,6 +160,8 @@ def serve(
       keyhaus serve --memtable-bytes 256mb --cache-bytes 1gb --archive-dir /mnt/archive
 
       keyhaus serve --durability everysec --set timeout=300
+
+      keyhaus serve --listen auto://127.0.0.1:19272 --listen json://127.0.0.1:9999
     """
     logs.configure(as_json=log_format is LogFormat.JSON, level=log_level.value)
     texts: dict[str, str | None] = {
@@ -172,6 +194,10 @@ def serve(
         addresses = [parse_address(text) for text in listen or (f"auto://{_bracketed(host)}:{port}",)]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--listen") from None
+    if seed_ports:
+        addresses += SEED_PORTS
+    if text_unterminated is not None:
+        addresses = [replace(address, unterminated=text_unterminated) for address in addresses]
     try:
         run(settings, addresses, lambda opened: say_ready(opened, log_format is LogFormat.JSON))
     except StartFailed as error:

@@ -27,6 +27,7 @@ BYTES: Final = "BYTES"
 OBJECT: Final = "OBJECT"
 
 DEPTH_MAX: Final = 64  # of nesting
+INTEGER_BYTES_MAX: Final = 1024  # of one integer: a larger one has more digits than Python writes out
 _TUPLE, _SET, _FROZENSET, _INTEGER, _PAIRS = 1, 2, 3, 4, 5
 _ARRAYS: Final[dict[type, int]] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
 _BUILD: Final[dict[int, type]] = {number: kind for kind, number in _ARRAYS.items()}
@@ -48,7 +49,12 @@ def pack(value: Any) -> tuple[str, bytes]:
         return TEXT, _utf8(value)
     if kind is bytes or kind is bytearray:
         return BYTES, bytes(value)
-    return OBJECT, _encoder.encode(_packable(value, DEPTH_MAX))
+    return OBJECT, encode(value)
+
+
+def encode(value: Any) -> bytes:
+    """The MessagePack of any value, text and bytes too. Raises as `pack`."""
+    return _encoder.encode(_packable(value, DEPTH_MAX))
 
 
 def unpack(kind: str, data: bytes) -> Any:
@@ -90,6 +96,8 @@ class _Reader:
 
     def _extension(self, code: int, data: memoryview) -> Any:
         if code == _INTEGER:
+            if len(data) > INTEGER_BYTES_MAX:
+                raise LimitExceeded("integer-bytes", len(data), INTEGER_BYTES_MAX)
             return int.from_bytes(data, "big", signed=True)
         if code not in _BUILD and code != _PAIRS:
             raise UserError(f"this is no value in MessagePack: extension {code} is unknown")
@@ -137,7 +145,10 @@ def _packable(value: Any, room: int) -> Any:
     if kind is int:
         if _INT_MIN <= value < _INT_END:
             return value
-        return msgspec.msgpack.Ext(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+        size = value.bit_length() // 8 + 1
+        if size > INTEGER_BYTES_MAX:
+            raise LimitExceeded("integer-bytes", size, INTEGER_BYTES_MAX)
+        return msgspec.msgpack.Ext(_INTEGER, value.to_bytes(size, "big", signed=True))
     if kind is bytearray:
         return bytes(value)
     if kind not in _NESTS:
@@ -155,6 +166,13 @@ def _packable(value: Any, room: int) -> Any:
         return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(pairs))
     packed = [_packable(item, room - 1) for item in value]
     return packed if kind is list else msgspec.msgpack.Ext(_ARRAYS[kind], _encoder.encode(packed))
+
+
+def number_text(number: float) -> bytes:
+    """A number as a command's argument. Raises LimitExceeded for an integer that Python does not write out."""
+    if isinstance(number, int) and number.bit_length() > 8 * INTEGER_BYTES_MAX:
+        raise LimitExceeded("integer-bytes", number.bit_length() // 8 + 1, INTEGER_BYTES_MAX)
+    return repr(number).encode()
 
 
 # JSON

@@ -8,25 +8,20 @@
 
 A value is all that follows the one blank behind its key, but for a last word that has the form of a transaction id.
 Values of the JSON form that are no text keep their type. What is no UTF-8 is told as `{"base64": …}`.
-
-Invariants: every line that is not empty has one reply. A line that makes no sense has an error for it, and the next one
-is read all the same; only a line without an end, or HTTP, ends the stream. Time is linear in the bytes however they are
-dribbled, memory bounded by `max-request-bytes`.
 """
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from keyhaus.core import limits, objects
-from keyhaus.core.errors import Error, LimitExceeded, NotFound, ProtocolError, Syntax, UserError
+from keyhaus.core import objects
+from keyhaus.core.errors import Error, NotFound, Syntax, UserError
 from keyhaus.core.ids import read_id
-from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
-from keyhaus.protocol.inline import is_http, split_words
+from keyhaus.core.request import Refused, Request
+from keyhaus.protocol.inline import split_words
 from keyhaus.protocol.json_replies import told
+from keyhaus.protocol.lines import LineCodec, read_json
 
 Shape = Callable[[Any], dict[str, Any]]
 """Makes the object of a reply that is no error."""
@@ -35,115 +30,25 @@ _BLANK: Final = b" "
 _ID_LETTERS: Final = 29
 
 
-class TextCodec:
-    """One connection's codec.
+class TextCodec(LineCodec[Shape]):
+    """One connection's codec."""
 
-    Attributes:
-        ready: Requests that are parsed already; `next_request` gives them first.
-        mark: How the last reply was made, for `encode_late`.
-    """
+    no_mark = staticmethod(told)
 
-    version = 2
-
-    def __init__(self, *, max_request_bytes: int = limits.REQUEST_BYTES_MAX) -> None:
-        self.max_request_bytes = self.max_bulk_bytes = max_request_bytes
-        self.max_reply_bytes = limits.REPLY_BYTES_MAX
-        self.ready: deque[Request] = deque()
-        self.mark: Shape = told
-        self._shapes: deque[Shape] = deque()
-        self._rest = bytearray()
-        self._searched = 0  # up to where no line feed was found
-        self._error: Error | None = None
-
-    # reading
-
-    def feed(self, data: bytes) -> None:
-        """Takes what was received."""
-        if self._error is None:
-            self._rest += data
-
-    def buffered(self) -> int:
-        """How many bytes wait for the end of their line."""
-        return len(self._rest)
-
-    def end_line(self) -> None:
-        """What waits is a whole line: its client ends none (seed 002)."""
-        if self._rest:
-            self._rest += b"\n"
-
-    def next_request(self) -> Request | NeedData:
-        """The next request. Raises ProtocolError, LimitExceeded for good."""
-        if self.ready:
-            return self.ready.popleft()
-        if self._error is not None:
-            raise self._error
-        self._cut()
-        if self.ready:
-            return self.ready.popleft()
-        if len(self._rest) > self.max_request_bytes:
-            self._fail(LimitExceeded("max-request-bytes", len(self._rest), self.max_request_bytes))
-        if self._error is not None:
-            raise self._error
-        return NEED_DATA
-
-    def _cut(self) -> None:
-        """Makes requests of the lines that are complete."""
-        end = self._rest.rfind(b"\n", self._searched)
-        self._searched = len(self._rest)
-        if end < 0:
-            return
-        lines = bytes(self._rest[:end]).split(b"\n")
-        del self._rest[: end + 1]
-        self._searched = len(self._rest)
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if not line.strip():
-                continue
-            if is_http(line):
-                return self._fail(ProtocolError("this is HTTP; the connection is closed"))
-            try:
-                if len(line) > self.max_request_bytes:
-                    raise LimitExceeded("max-request-bytes", len(line), self.max_request_bytes)
-                request, shape = parse(line)
-            except Error as error:
-                request, shape = Refused(error), told
-            self.ready.append(request)
-            self._shapes.append(shape)
-
-    def _fail(self, error: Error) -> None:
-        self._error = error
-        self._rest = bytearray()
-
-    # writing
-
-    def encode(self, reply: Any) -> bytes:
-        """The line of a reply; one that is too large becomes the error that says so."""
-        self.mark = self._shapes.popleft() if self._shapes else told
-        return self.encode_late(reply, self.mark)
-
-    def skip(self) -> None:
-        """A reply is not sent."""
-        if self._shapes:
-            self._shapes.popleft()
-
-    def encode_late(self, reply: Any, mark: Shape) -> bytes:
-        """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
+    def parse(self, line: bytes) -> tuple[Request, Shape]:
         try:
-            answer = _failure(reply) if isinstance(reply, Error) else mark(reply)
+            return parse(line)
         except Error as error:
-            answer = _failure(error)
-        line = _line(answer)
-        if len(line) > self.max_reply_bytes:
-            line = _line(_failure(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes)))
-        return line
+            return Refused(error), told
 
-
-def _line(answer: dict[str, Any]) -> bytes:
-    return json.dumps(answer, ensure_ascii=False).encode() + b"\n"
+    def answer(self, reply: Any, mark: Shape) -> dict[str, Any]:
+        return _failure(reply) if isinstance(reply, Error) else mark(reply)
 
 
 def _failure(error: Error) -> dict[str, Any]:
-    return {"status": "Error", "message": error.message, "code": error.code}
+    failure = {"status": "Error", "message": error.message}
+    # A missing key is told as the seeds tell it, to the letter.
+    return failure if isinstance(error, NotFound) else {**failure, "code": error.code}
 
 
 # lines
@@ -270,8 +175,8 @@ def _without_id(value: bytes) -> tuple[bytes | None, bytes | None]:
 
 def _json(text: bytes, known: tuple[str, ...]) -> dict[str, Any]:
     try:
-        given = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        given = read_json(text)
+    except ValueError:
         raise Syntax("the JSON argument is broken or incomplete") from None
     if not isinstance(given, dict) or "key" not in given:
         raise Syntax(f"expected a JSON object with {', '.join(known)}")
@@ -279,10 +184,6 @@ def _json(text: bytes, known: tuple[str, ...]) -> dict[str, Any]:
         if name not in known:
             raise Syntax(f"{name!r} is unknown: expected {', '.join(known)}")
     return given
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _key(given: dict[str, Any]) -> bytes:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from keyhaus.core.codec import Codec
+from keyhaus.protocol.frame.codec import FrameCodec
+from keyhaus.protocol.jsonl import JsonLinesCodec
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.sniff import Dialect, Sniffer
 from keyhaus.protocol.text import TextCodec
@@ -26,11 +28,11 @@ log = logging.getLogger("keyhaus.connection")
 _CODECS: Final[dict[Dialect, Callable[[], Codec]]] = {
     Dialect.RESP: lambda: RespCodec(inline=False),
     Dialect.TEXT: TextCodec,
+    Dialect.JSON: JsonLinesCodec,
+    Dialect.FRAME: FrameCodec,
 }
 _NOT_YET: Final = "{} is not spoken here yet: it comes with a later release; speak RESP (redis-cli, any Redis client)"
 _ANSWERS: Final = {
-    Dialect.JSON: '{{"status": "error", "message": "{}"}}\n'.format(_NOT_YET.format("the JSON lines dialect")),
-    Dialect.FRAME: '{{"status": "Error", "message": "{}"}}\n'.format(_NOT_YET.format("the frame dialect")),
     Dialect.HTTP: (
         "HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
         + _NOT_YET.format("HTTP")

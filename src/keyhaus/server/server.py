@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from keyhaus.core.codec import Codec
-from keyhaus.core.errors import StorageError
+from keyhaus.core.errors import LimitExceeded, StorageError
+from keyhaus.protocol.frame.codec import FrameCodec
+from keyhaus.protocol.jsonl import JsonLinesCodec
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.text import TextCodec
-from keyhaus.server.connection import Connection
+from keyhaus.server.connection import Connection, UnterminatedConnection
 from keyhaus.server.recognition import Recognition
 from keyhaus.session.hub import Hub
 
@@ -34,11 +36,18 @@ YIELD_PAUSE: Final = 10  # and gets no more of it for so many times as long
 
 @dataclass(frozen=True)
 class Address:
-    """Where a dialect is spoken."""
+    """Where a dialect is spoken.
+
+    Attributes:
+        dialect: One of `DIALECTS`.
+        host, port: Where.
+        unterminated: Whether a line of text needs no end (see `UnterminatedConnection`).
+    """
 
     dialect: str
     host: str
     port: int
+    unterminated: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -48,8 +57,19 @@ class Address:
 _CODECS: Final[dict[str, Callable[[], Codec]]] = {
     "resp": lambda: RespCodec(inline=True),
     "text": TextCodec,
+    "json": JsonLinesCodec,
+    "frame": FrameCodec,
 }
 DIALECTS: Final = ("auto", *_CODECS)
+# The ports of the systems whose dialects these are.
+SEED_PORTS: Final = (
+    Address("text", "127.0.0.1", 8080, unterminated=True),
+    Address("json", "127.0.0.1", 9999),
+    Address("frame", "127.0.0.1", 65433),
+)
+
+
+_REDIS_REFUSAL: Final = b"-ERR max number of clients reached\r\n"
 
 
 def parse_address(text: str) -> Address:
@@ -59,7 +79,7 @@ def parse_address(text: str) -> Address:
     if not separator or not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
         raise ValueError(f"{text!r} is no address: expected DIALECT://HOST:PORT, such as resp://127.0.0.1:6379")
     if dialect not in DIALECTS:
-        raise ValueError(f"{text!r}: the dialects that this release serves are {' and '.join(DIALECTS)}")
+        raise ValueError(f"{text!r}: the dialects that this release serves are {', '.join(DIALECTS)}")
     return Address(dialect, host.strip("[]") or "127.0.0.1", int(port))
 
 
@@ -92,13 +112,14 @@ class Server:
             if after - before > YIELD_NS_MAX:
                 self._yields_from_ns = after + YIELD_PAUSE * (after - before)
 
-    def refuse_if_full(self, transport: asyncio.Transport) -> bool:
+    def refuse_if_full(self, transport: asyncio.Transport, codec: Codec | None = None) -> bool:
         """Turns a new connection away where there are `maxclients` already; whether it did."""
         hub = self.hub
         if len(hub.sessions) + len(self.unrecognised) < hub.settings.integer("maxclients"):
             return False
         hub.statistics.rejected_connections += 1
-        transport.write(b"-ERR max number of clients reached\r\n")
+        refusal = LimitExceeded("maxclients", len(hub.sessions), hub.settings.integer("maxclients"), "clients")
+        transport.write(_REDIS_REFUSAL if codec is None or isinstance(codec, RespCodec) else codec.encode(refusal))
         transport.close()
         return True
 
@@ -115,15 +136,17 @@ class Server:
     async def listen(self, address: Address, sockets: list[socket.socket]) -> None:
         """Accepts connections on sockets that are bound to an address. Raises OSError."""
         for own in sockets:
-            self._listeners.append(
-                await self.loop.create_server(self._factory(address.dialect), sock=own, backlog=BACKLOG)
-            )
+            self._listeners.append(await self.loop.create_server(self._factory(address), sock=own, backlog=BACKLOG))
             host, port = own.getsockname()[:2]
             self.addresses.append(Address(address.dialect, host, port))
 
-    def _factory(self, dialect: str) -> Callable[[], asyncio.Protocol]:
-        codec = _CODECS.get(dialect)
-        return (lambda: Recognition(self)) if codec is None else (lambda: Connection(self, codec()))
+    def _factory(self, address: Address) -> Callable[[], asyncio.Protocol]:
+        codec = _CODECS.get(address.dialect)
+        if codec is None:
+            return lambda: Recognition(self)
+        if address.unterminated:
+            return lambda: UnterminatedConnection(self, TextCodec())
+        return lambda: Connection(self, codec())
 
     def _facts(self) -> dict[str, Any]:
         ports = [address.port for address in self.addresses]

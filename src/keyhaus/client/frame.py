@@ -1,0 +1,125 @@
+"""A client of the frame dialect, with the methods and errors of the system that it comes from.
+
+It speaks MessagePack, so that neither side ever reads a pickle. It connects again by itself, with growing pauses; what
+it has sent it sends again only if that changes nothing: a write whose connection broke may have been executed, and a
+second one would write over what others wrote in between.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final
+
+from keyhaus.client.socket_stream import SocketStream
+from keyhaus.core import objects
+
+DEFAULT_PORT: Final = 65433
+_LENGTH_BYTES: Final = 4
+_PAUSE_SECONDS: Final = 0.1
+_PAUSE_SECONDS_MAX: Final = 5.0
+_READS: Final = frozenset(("GET", "EXISTS", "KEYS"))
+
+
+class ServerError(Exception):
+    """The server has refused a request.
+
+    Attributes:
+        code: Why, as a word for programs: `INVALID_KEY`, `LIMIT_EXCEEDED`, …
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+class KVClient:
+    """A client of a `frame` port. It connects when it is first used.
+
+    Args:
+        host: The server's name or address.
+        port: Its frame port.
+        timeout: Seconds to wait for a connection or for a reply.
+        max_retries: How often to try again where there is no connection, or a read's connection broke.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, timeout: float = 5.0, max_retries: int = 3
+    ) -> None:
+        self._stream = SocketStream(host, port, timeout)
+        self._retries = max_retries
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._stream.close()
+
+    def __enter__(self) -> KVClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def set(self, key: Any, value: Any) -> str:
+        """Stores a value; "OK".
+
+        Args:
+            key: None, a bool, int, float, str, bytes, tuple or frozenset.
+            value: Any of these, a list, dict or set, nested.
+
+        Raises:
+            ServerError: The server has refused it.
+            ConnectionError: There is no connection, or it broke: then it may have been stored.
+            keyhaus.Error: The key or the value is none.
+        """
+        return self._text("SET", key=key, value=value)
+
+    def get(self, key: Any) -> Any:
+        """The value under a key, None where there is none. Raises as `set`."""
+        return self.request("GET", key=key)
+
+    def delete(self, key: Any) -> str:
+        """Deletes a key; "OK", or "NOT_FOUND" where there was none. Raises as `set`."""
+        return self._text("DELETE", key=key)
+
+    def bulk_set(self, items: Iterable[tuple[Any, Any]]) -> str:
+        """Stores values under keys, all at once or none; "OK". Raises as `set`."""
+        return self._text("BULKSET", items=[list(pair) for pair in items])
+
+    def exists(self, key: Any) -> bool:
+        """Whether there is such a key. Raises as `set`."""
+        return bool(self.request("EXISTS", key=key))
+
+    def keys(self) -> list[Any]:
+        """All keys, in no order. Raises as `set`."""
+        return list(self.request("KEYS"))
+
+    def request(self, command: str, **fields: Any) -> Any:
+        """Sends any request, such as `request("INCR", args=["n"])`, and gives what is answered. Raises as `set`."""
+        payload = objects.encode({"cmd": command, "wrapped": True, **fields})
+        failures = 0
+        while True:
+            sent = False
+            try:
+                self._stream.connect()
+                sent = True
+                self._stream.send(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
+                size = int.from_bytes(self._stream.read(_LENGTH_BYTES), "big")
+                reply = objects.decode(self._stream.read(size))
+                break
+            except ConnectionError as error:
+                failures += 1
+                if sent and command.upper() not in _READS:
+                    raise ConnectionError(f"{error}; {command} may have been executed, or not") from error
+                if failures > self._retries:
+                    raise
+            time.sleep(min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS * 2 ** (failures - 1)) * random.uniform(0.5, 1))
+        if "error" in reply:
+            raise ServerError(str(reply["error"]), str(reply.get("message", "")))
+        return reply["result"]
+
+    def _text(self, command: str, **fields: Any) -> str:
+        return str(self.request(command, **fields))

@@ -1,0 +1,111 @@
+"""A client of the JSON lines dialect, with the methods of the system that it comes from.
+
+One connection, one request at a time. It does not connect again by itself: a request whose connection broke may have
+been executed, and only its caller knows whether it may be sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+
+from keyhaus.client.errors import from_wire
+from keyhaus.client.socket_stream import SocketStream
+from keyhaus.core.errors import Error
+
+DEFAULT_PORT: Final = 9999
+TIMEOUT_SECONDS: Final = 30.0
+_PAGE_ROWS: Final = 1000
+_NOT_FOUND: Final = "Key not found"
+
+
+class KVClient:
+    """A client of a `json` port. It connects when it is first used, or in a `with`.
+
+    Args:
+        host: The server's name or address.
+        port: Its JSON lines port.
+        timeout: Seconds to wait for a connection or for a reply.
+    """
+
+    def __init__(self, host: str = "localhost", port: int = DEFAULT_PORT, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._stream = SocketStream(host, port, timeout)
+
+    def connect(self) -> None:
+        """Connects. Raises ConnectionError."""
+        self._stream.connect()
+
+    def close(self) -> None:
+        """Closes the connection; an open transaction of it is rolled back."""
+        self._stream.close()
+
+    def __enter__(self) -> KVClient:
+        self.connect()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def request(self, command: str, **fields: Any) -> dict[str, Any]:
+        """Sends any request, and gives the reply as it came.
+
+        Raises:
+            ConnectionError: There is no connection, or it broke: the request may have been executed.
+        """
+        self._stream.send(msgspec.json.encode({"command": command, **fields}) + b"\n")
+        reply: dict[str, Any] = msgspec.json.decode(self._stream.read_line())
+        return reply
+
+    def put(self, key: str, value: Any) -> None:
+        """Stores a value: a text, or anything that JSON can say. Raises Error, ConnectionError."""
+        self._ask("put", key=key, value=value)
+
+    def get(self, key: str) -> Any:
+        """The value under a key, None where there is none. Raises Error, ConnectionError."""
+        reply = self._ask("get", key=key)
+        return None if reply is None else reply["value"]
+
+    def batch_put(self, keys: Sequence[str], values: Sequence[Any]) -> None:
+        """Stores values under keys, all at once or none. Raises Error, ConnectionError."""
+        self._ask("batch_put", keys=list(keys), values=list(values))
+
+    def get_range(self, start_key: str | None = None, end_key: str | None = None) -> list[tuple[Any, Any]]:
+        """The keys from `start_key` to `end_key`, both included, with their values, in order. None: open.
+
+        It reads page by page, so a range of more than a thousand keys may be one of several moments.
+
+        Raises:
+            Error, ConnectionError: See `request`.
+        """
+        rows: list[tuple[Any, Any]] = []
+        start: Any = start_key
+        while True:
+            reply = self._ask("get_range", start_key=start, end_key=end_key, limit=_PAGE_ROWS)
+            assert reply is not None
+            rows += [(key, value) for key, value in reply["data"]]
+            if "next" not in reply:
+                return rows
+            start = reply["next"]
+
+    def delete(self, key: str) -> bool:
+        """Deletes a key; whether there was one. Raises Error, ConnectionError."""
+        return self._ask("delete", key=key) is not None
+
+    def ping(self) -> bool:
+        """Whether the server answers. Raises ConnectionError where there is no connection."""
+        return self.request("ping").get("message") == "pong"
+
+    def _ask(self, command: str, **fields: Any) -> dict[str, Any] | None:
+        """A reply without an error; None for a missing key."""
+        reply = self.request(command, **fields)
+        if reply.get("status") == "ok":
+            return reply
+        message = str(reply.get("message"))
+        if message == _NOT_FOUND and "code" not in reply:
+            return None
+        raise from_wire(str(reply.get("code", Error.code)), message)

@@ -1,0 +1,1 @@
+"""The frame dialect: length-prefixed pickles, which are never executed, and MessagePack."""

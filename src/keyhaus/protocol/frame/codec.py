@@ -1,0 +1,197 @@
+"""Frames, without I/O: a length and a payload in, the same out, in the order of the requests.
+
+    frame   = length:u32 payload                  ; big-endian, of the payload
+    payload = pickle | MessagePack                ; of a dict: told apart by the first byte, answered in kind
+    request = {"cmd": "SET", "key": key, "value": value}      | {"cmd": "GET" | "DELETE" | "EXISTS", "key": key}
+            | {"cmd": "BULKSET", "items": [(key, value), …]}  | {"cmd": "KEYS"}
+            | {"cmd": "BEGIN" | "START", "mode"?: text}       | {"cmd": "COMMIT" | "ROLLBACK"}
+            | {"cmd": name, "args"?: [text | bytes | number, …]}     any other command of the table
+    each with "transaction_id"?: text, and "wrapped"?: bool
+    reply   = "OK" | "NOT_FOUND" | value | None | bool | [key, …] | {"error": code}
+
+MessagePack begins with 0x81–0x8f, 0xde or 0xdf, a map that is not empty; its extension types are those of
+`core/objects.py`. Replies that are pickles have protocol 4 and hold plain data. A wrapped
+reply is {"result": reply}, or {"error": code, "message": sentence}: no value that was stored looks like an error then.
+
+Invariants: every frame has one reply. One that makes no sense has an error for it, and the next one is read all the
+same; only a length over the limit ends the stream. No pickle is ever executed (`pickles.py`). Time is linear in the
+bytes however they are dribbled, memory bounded by `max-request-bytes`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from typing import Any, Final, NamedTuple
+
+from keyhaus.core import limits, objects
+from keyhaus.core.errors import Error, LimitExceeded, StorageError, UserError
+from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
+from keyhaus.protocol.frame.pickles import read_pickle
+from keyhaus.protocol.frame.requests import BadRequest, Shape, parse, plain
+
+LENGTH_BYTES: Final = 4
+_MESSAGE_PACK: Final = frozenset((*range(0x81, 0x90), 0xDE, 0xDF))
+_PICKLE_PROTOCOL: Final = 4
+_CODES: Final = {
+    "UNSAFEPICKLE": "UNSAFE_PICKLE",
+    "BADPAYLOAD": "BAD_PAYLOAD",
+    "UNKNOWNCOMMAND": "UNKNOWN_COMMAND",
+    "INVALIDKEY": "INVALID_KEY",
+    "WRONGTYPE": "WRONG_TYPE",
+    "LIMIT": "LIMIT_EXCEEDED",
+    "SNAPSHOTTOOOLD": "SNAPSHOT_TOO_OLD",
+    "CONFLICT": "CONFLICT",
+    "EXECABORT": "CONFLICT",
+    "DEADLOCK": "DEADLOCK",
+    "LOCKTIMEOUT": "LOCK_TIMEOUT",
+    "NOTX": "NO_TRANSACTION",
+    "READONLY": "READ_ONLY",
+    "TXTOOLARGE": "TRANSACTION_TOO_LARGE",
+    "TXTIMEOUT": "TRANSACTION_TIMEOUT",
+    "NOAUTH": "NOT_PERMITTED",
+    "NOPERM": "NOT_PERMITTED",
+    "WRONGPASS": "NOT_PERMITTED",
+    "INTERNAL": "INTERNAL",
+}
+
+
+class BadPayload(UserError):
+    """A payload that is neither a pickle nor MessagePack."""
+
+    code = "BADPAYLOAD"
+
+
+class Mark(NamedTuple):
+    """What a reply is made with: its shape, whether it is MessagePack, and whether it is wrapped."""
+
+    shape: Shape
+    packed: bool
+    wrapped: bool
+
+
+_PICKLED: Final = Mark(plain, False, False)
+_PACKED: Final = Mark(plain, True, False)
+
+
+class FrameCodec:
+    """One connection's codec.
+
+    Attributes:
+        ready: Requests that are parsed already; `next_request` gives them first.
+        mark: How the last reply was made, for `encode_late`.
+    """
+
+    version = 2
+
+    def __init__(self, *, max_request_bytes: int = limits.REQUEST_BYTES_MAX) -> None:
+        self.max_request_bytes = self.max_bulk_bytes = max_request_bytes
+        self.max_reply_bytes = limits.REPLY_BYTES_MAX
+        self.ready: deque[Request] = deque()
+        self.mark = self._last = _PICKLED
+        self._marks: deque[Mark] = deque()
+        self._rest = bytearray()
+        self._needed = LENGTH_BYTES  # below it there is no whole frame
+        self._error: Error | None = None
+
+    # reading
+
+    def feed(self, data: bytes) -> None:
+        """Takes what was received."""
+        if self._error is None:
+            self._rest += data
+
+    def buffered(self) -> int:
+        """How many bytes wait for the end of their frame."""
+        return len(self._rest)
+
+    def next_request(self) -> Request | NeedData:
+        """The next request. Raises LimitExceeded for good."""
+        if not self.ready and self._error is None and len(self._rest) >= self._needed:
+            self._cut()
+        if self.ready:
+            return self.ready.popleft()
+        if self._error is not None:
+            raise self._error
+        return NEED_DATA
+
+    def _cut(self) -> None:
+        """Makes requests of the frames that are complete."""
+        rest = self._rest
+        at, end = 0, len(rest)
+        self._needed = LENGTH_BYTES
+        while end - at >= LENGTH_BYTES:
+            size = int.from_bytes(rest[at : at + LENGTH_BYTES], "big")
+            if size > self.max_request_bytes:
+                self._error = LimitExceeded("max-request-bytes", size, self.max_request_bytes)
+                self._rest = bytearray()
+                return
+            behind = at + LENGTH_BYTES + size
+            if behind > end:
+                self._needed = LENGTH_BYTES + size
+                break
+            self._read(bytes(rest[at + LENGTH_BYTES : behind]))
+            at = behind
+        del rest[:at]
+
+    def _read(self, payload: bytes) -> None:
+        packed = bool(payload) and payload[0] in _MESSAGE_PACK
+        mark = self._last = _PACKED if packed else _PICKLED
+        try:
+            given = _decoded(payload) if packed else read_pickle(payload)
+            if not isinstance(given, dict):
+                raise BadRequest('a request is a dict, such as {"cmd": "GET", "key": …}')
+            if given.get("wrapped") is True:
+                mark = Mark(plain, packed, True)
+            request, shape = parse(given)
+            mark = Mark(shape, packed, mark.wrapped)
+        except Error as error:
+            request = Refused(error)
+        self.ready.append(request)
+        self._marks.append(mark)
+
+    # writing
+
+    def encode(self, reply: Any) -> bytes:
+        """The frame of a reply; one that is too large becomes the error that says so."""
+        self.mark = self._marks.popleft() if self._marks else self._last
+        return self.encode_late(reply, self.mark)
+
+    def skip(self) -> None:
+        """A reply is not sent."""
+        if self._marks:
+            self._marks.popleft()
+
+    def encode_late(self, reply: Any, mark: Mark) -> bytes:
+        """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
+        try:
+            if isinstance(reply, Error):
+                answer = _failure(reply, mark)
+            else:
+                answer = {"result": mark.shape(reply)} if mark.wrapped else mark.shape(reply)
+        except Error as error:
+            answer = _failure(error, mark)
+        payload = _payload(answer, mark)
+        if len(payload) > self.max_reply_bytes:
+            payload = _payload(
+                _failure(LimitExceeded("max-reply-bytes", len(payload), self.max_reply_bytes), mark), mark
+            )
+        return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+
+
+def _decoded(payload: bytes) -> Any:
+    try:
+        return objects.decode(payload)
+    except LimitExceeded:
+        raise
+    except UserError as error:
+        raise BadPayload(error.raw) from None
+
+
+def _payload(answer: Any, mark: Mark) -> bytes:
+    return objects.encode(answer) if mark.packed else pickle.dumps(answer, _PICKLE_PROTOCOL)
+
+
+def _failure(error: Error, mark: Mark) -> dict[str, str]:
+    code = _CODES.get(error.code) or ("STORAGE_ERROR" if isinstance(error, StorageError) else "BAD_REQUEST")
+    return {"error": code, "message": error.message} if mark.wrapped else {"error": code}

@@ -1,0 +1,285 @@
+"""JSON lines, without I/O: one object a line in, one out, in the order of the lines.
+
+    request = {"command": "put", "key": key, "value": value}          | {"command": "get" | "delete", "key": key}
+            | {"command": "get_range", "start_key"?: key, "end_key"?: key, "limit"?: n, "reverse"?: bool}
+            | {"command": "batch_put", "keys": [key, …], "values": [value, …]}   | {"command": "ping"}
+            | {"command": "begin" | "start", "mode"?: text, "durability"?: text, "timeout_ms"?: n}
+            | {"command": "commit" | "rollback"}
+            | {"command": name, "args": [text | number | bytes, …]}   any command of the table
+    each with "id"?: any, which comes back, and "transaction_id"?: text
+    key     = text | bytes        bytes = {"base64": …}        value = bytes | any JSON
+    reply   = {"status": "ok" | "error", "message"?: …, "value"?: …, "data"?: …, "next"?: key, "result"?: …,
+               "code"?: …, "transaction_id"?: …, "id"?: …}
+
+A range is inclusive at both ends; a bound that is missing is open. Values that are no text keep their type. What is no
+UTF-8 is told as `{"base64": …}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from keyhaus.core import objects
+from keyhaus.core.errors import Error, NotFound, Syntax, UserError
+from keyhaus.core.request import Refused, Request
+from keyhaus.protocol.json_replies import plain
+from keyhaus.protocol.lines import LineCodec, read_json
+
+Shape = Callable[[Any], dict[str, Any]]
+"""Makes of a reply that is no error what stands beside the status."""
+
+
+class Mark(NamedTuple):
+    """What a reply is made with: its shape, and what its request had as `id`, in a tuple; none where it had none."""
+
+    shape: Shape
+    id: tuple[Any, ...] = ()
+
+
+def _result(reply: Any) -> dict[str, Any]:
+    return {"result": plain(reply)}
+
+
+class JsonLinesCodec(LineCodec[Mark]):
+    """One connection's codec."""
+
+    no_mark = Mark(_result)
+
+    def parse(self, line: bytes) -> tuple[Request, Mark]:
+        try:
+            given = read_json(line)
+        except ValueError:
+            return Refused(Syntax("the line is no JSON: expected one object a line")), self.no_mark
+        if not isinstance(given, dict):
+            return Refused(Syntax('expected an object, such as {"command": "get", "key": …}')), self.no_mark
+        name = (given["id"],) if "id" in given else ()
+        try:
+            request, shape = _parse(given)
+        except Error as error:
+            return Refused(error), Mark(_result, name)
+        return request, Mark(shape, name)
+
+    def answer(self, reply: Any, mark: Mark) -> dict[str, Any]:
+        told = _failure(reply) if isinstance(reply, Error) else {"status": "ok", **mark.shape(reply)}
+        if mark.id:
+            told["id"] = mark.id[0]
+        return told
+
+
+def _failure(error: Error) -> dict[str, Any]:
+    failure = {"status": "error", "message": error.message}
+    # A missing key is told as the seed tells it, to the letter.
+    return failure if isinstance(error, NotFound) else {**failure, "code": error.code}
+
+
+def _parse(given: dict[str, Any]) -> tuple[Request, Shape]:
+    command = given.get("command")
+    if not isinstance(command, str):
+        raise Syntax('expected {"command": …}, one of ' + ", ".join(_COMMANDS) + ", or any other with its args")
+    own = None if "args" in given else _COMMANDS.get(command.lower())
+    if own is None:
+        _check_fields(given, ("args",))
+        return _within(given, [command.encode("utf-8", "replace"), *_words(given.get("args", []))]), _result
+    parser, fields = own
+    _check_fields(given, fields)
+    request, shape = parser(given)
+    return request if parser in _UNWRAPPED else _within(given, request), shape
+
+
+def _check_fields(given: dict[str, Any], fields: tuple[str, ...]) -> None:
+    for field in given:
+        if field not in fields and field not in _COMMON:
+            raise Syntax(f"{field!r} is unknown to {given['command']!r}: expected {', '.join((*fields, *_COMMON[1:]))}")
+
+
+def _within(given: dict[str, Any], request: Request) -> Request:
+    name = _transaction(given)
+    return request if name is None else [b"TX", name, *request]
+
+
+def _transaction(given: dict[str, Any]) -> bytes | None:
+    name = given.get("transaction_id")
+    if name is not None and not isinstance(name, str):
+        raise UserError("a transaction_id is the text that begin gave")
+    return None if name is None else name.encode("utf-8", "replace")
+
+
+def _words(args: Any) -> Request:
+    if not isinstance(args, list):
+        raise Syntax("args is a list of texts, numbers or bytes as base64")
+    return [_word(word) for word in args]
+
+
+def _word(word: Any) -> bytes:
+    kind = type(word)
+    if kind is str:
+        return objects.pack(word)[1]
+    if kind is int or kind is float:
+        return objects.number_text(word)
+    data = objects.from_json(word)
+    if isinstance(data, bytes):
+        return data
+    raise UserError('an argument is a text, a number, or bytes as {"base64": …}')
+
+
+def _key(given: dict[str, Any], field: str = "key") -> bytes:
+    if field not in given:
+        raise Syntax(f"{given['command']!r} needs {field!r}")
+    return _as_key(given[field])
+
+
+def _as_key(key: Any) -> bytes:
+    if type(key) is str:
+        return objects.pack(key)[1]
+    data = objects.from_json(key)
+    if isinstance(data, bytes):
+        return data
+    raise UserError('a key is a text, or bytes as {"base64": …}')
+
+
+# the commands of the seed
+
+
+def _put(given: dict[str, Any]) -> tuple[Request, Shape]:
+    key = _key(given)
+    if "value" not in given:
+        raise Syntax("'put' needs 'value'")
+    value = given["value"]
+    if type(value) is str:
+        return [b"SET", key, value.encode()], _stored
+    kind, data = objects.pack(objects.from_json(value))
+    return [b"TYPED", b"PUT", key, kind.encode(), data], _stored
+
+
+def _stored(reply: Any) -> dict[str, Any]:
+    return {"message": "Key-value pair stored"} if reply == "OK" else _result(reply)
+
+
+def _get(given: dict[str, Any]) -> tuple[Request, Shape]:
+    return [b"TYPED", b"GET", _key(given)], _got
+
+
+def _got(reply: Any) -> dict[str, Any]:
+    if not isinstance(reply, list):
+        return _result(reply)
+    if reply[0] is None:
+        raise _missing()
+    return {"value": _value(*reply[0])}
+
+
+def _missing() -> NotFound:
+    return NotFound("Key not found")
+
+
+def _value(kind: bytes, data: bytes) -> Any:
+    return objects.jsonable(objects.unpack(kind.decode(), data))
+
+
+def _delete(given: dict[str, Any]) -> tuple[Request, Shape]:
+    return [b"DEL", _key(given)], _deleted
+
+
+def _deleted(reply: Any) -> dict[str, Any]:
+    if type(reply) is not int:
+        return _result(reply)
+    if not reply:
+        raise _missing()
+    return {"message": "Key deleted"}
+
+
+def _batch_put(given: dict[str, Any]) -> tuple[Request, Shape]:
+    keys, values = given.get("keys"), given.get("values")
+    if not isinstance(keys, list) or not isinstance(values, list):
+        raise Syntax("'batch_put' needs 'keys' and 'values', two lists")
+    if len(keys) != len(values):
+        raise UserError(f"there are {len(keys)} keys and {len(values)} values: as many are needed; nothing was stored")
+    request = [b"TYPED", b"PUT"]
+    for key, value in zip(keys, values, strict=True):
+        kind, data = objects.pack(objects.from_json(value))
+        request += (_as_key(key), kind.encode(), data)
+
+    def shape(reply: Any) -> dict[str, Any]:
+        return {"message": f"{len(keys)} key-value pairs stored"} if reply == "OK" else _result(reply)
+
+    return request, shape
+
+
+def _get_range(given: dict[str, Any]) -> tuple[Request, Shape]:
+    start, end = given.get("start_key"), given.get("end_key")
+    request = [b"TYPED", b"RANGE", b"" if start is None else _as_key(start)]
+    request.append(b"" if end is None else _as_key(end) + b"\0")
+    reverse, limit = given.get("reverse", False), given.get("limit")
+    if not isinstance(reverse, bool):
+        raise UserError("'reverse' is true or false")
+    if reverse:
+        request.append(b"REV")
+    if limit is not None:
+        if type(limit) is not int or limit < 1:
+            raise UserError("'limit' is a number of rows, 1 at least")
+        request += (b"LIMIT", b"%d" % limit)
+    return [*request, b"ALL"], _rows
+
+
+def _rows(reply: Any) -> dict[str, Any]:
+    if not isinstance(reply, list):
+        return _result(reply)
+    following, words = reply
+    data = [
+        [plain(key), _value(kind, value)] for key, kind, value in zip(words[::3], words[1::3], words[2::3], strict=True)
+    ]
+    return {"data": data} if following is None else {"data": data, "next": plain(following)}
+
+
+def _ping(given: dict[str, Any]) -> tuple[Request, Shape]:
+    return [b"PING"], lambda reply: {"message": "pong"} if reply == "PONG" else _result(reply)
+
+
+def _begin(given: dict[str, Any]) -> tuple[Request, Shape]:
+    request = [b"BEGIN"]
+    for field, kind, option in _BEGIN_OPTIONS:
+        if field in given:
+            if type(given[field]) is not kind:
+                raise UserError(f"{field!r} is a {'text' if kind is str else 'number'}")
+            request += (*option, str(given[field]).encode("utf-8", "replace"))
+    return request, _begun
+
+
+def _begun(reply: Any) -> dict[str, Any]:
+    if type(reply) is not bytes:
+        return _result(reply)
+    return {"message": "Transaction started", "transaction_id": reply.decode()}
+
+
+def _ending(command: bytes, sentence: str) -> Callable[[dict[str, Any]], tuple[Request, Shape]]:
+    def parser(given: dict[str, Any]) -> tuple[Request, Shape]:
+        name = _transaction(given)
+        return [command] if name is None else [command, name], shape
+
+    def shape(reply: Any) -> dict[str, Any]:
+        return {"message": sentence} if reply == "OK" else _result(reply)
+
+    return parser
+
+
+_BEGIN_OPTIONS: Final = (
+    ("mode", str, ()),
+    ("durability", str, (b"DURABILITY",)),
+    ("timeout_ms", int, (b"TIMEOUT",)),
+)
+_commit: Final = _ending(b"COMMIT", "Transaction committed")
+_rollback: Final = _ending(b"ROLLBACK", "Transaction rolled back")
+_UNWRAPPED: Final = frozenset((_commit, _rollback))
+_COMMON: Final = ("command", "id", "transaction_id")
+_COMMANDS: Final[dict[str, tuple[Callable[[dict[str, Any]], tuple[Request, Shape]], tuple[str, ...]]]] = {
+    "put": (_put, ("key", "value")),
+    "get": (_get, ("key",)),
+    "get_range": (_get_range, ("start_key", "end_key", "limit", "reverse")),
+    "batch_put": (_batch_put, ("keys", "values")),
+    "delete": (_delete, ("key",)),
+    "ping": (_ping, ()),
+    "begin": (_begin, ("mode", "durability", "timeout_ms")),
+    "start": (_begin, ("mode", "durability", "timeout_ms")),
+    "commit": (_commit, ()),
+    "rollback": (_rollback, ()),
+}

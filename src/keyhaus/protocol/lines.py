@@ -1,0 +1,150 @@
+"""What the dialects of lines share, without I/O: one line in, one line of JSON out, in the order of the lines.
+
+Invariants: every line that is not empty has one reply. A line that makes no sense has an error for it, and the next one
+is read all the same; only a line without an end, or HTTP, ends the stream. Time is linear in the bytes however they are
+dribbled, memory bounded by `max-request-bytes`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from keyhaus.core import limits
+from keyhaus.core.errors import Error, LimitExceeded, ProtocolError
+from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
+from keyhaus.protocol.inline import is_http
+
+Mark = TypeVar("Mark")
+_encoder: Final = msgspec.json.Encoder()
+
+
+class LineCodec(ABC, Generic[Mark]):
+    """One connection's codec.
+
+    Attributes:
+        ready: Requests that are parsed already; `next_request` gives them first.
+        mark: How the last reply was made, for `encode_late`.
+    """
+
+    version = 2
+    no_mark: Mark
+    """What a reply is made with that answers no line: an error of the stream."""
+
+    def __init__(self, *, max_request_bytes: int = limits.REQUEST_BYTES_MAX) -> None:
+        self.max_request_bytes = self.max_bulk_bytes = max_request_bytes
+        self.max_reply_bytes = limits.REPLY_BYTES_MAX
+        self.ready: deque[Request] = deque()
+        self.mark: Mark = self.no_mark
+        self._marks: deque[Mark] = deque()
+        self._rest = bytearray()
+        self._searched = 0  # up to where no line feed was found
+        self._error: Error | None = None
+
+    @abstractmethod
+    def parse(self, line: bytes) -> tuple[Request, Mark]:
+        """The request of a line, `Refused` where it makes none, and what its reply is made with."""
+
+    @abstractmethod
+    def answer(self, reply: Any, mark: Mark) -> dict[str, Any]:
+        """The object of a reply. Raises Error where the reply says that the request has failed."""
+
+    # reading
+
+    def feed(self, data: bytes) -> None:
+        """Takes what was received."""
+        if self._error is None:
+            self._rest += data
+
+    def buffered(self) -> int:
+        """How many bytes wait for the end of their line."""
+        return len(self._rest)
+
+    def end_line(self) -> None:
+        """What waits is a whole line: its client ends none (seed 002)."""
+        if self._rest:
+            self._rest += b"\n"
+
+    def next_request(self) -> Request | NeedData:
+        """The next request. Raises ProtocolError, LimitExceeded for good."""
+        if self.ready:
+            return self.ready.popleft()
+        if self._error is not None:
+            raise self._error
+        self._cut()
+        if self.ready:
+            return self.ready.popleft()
+        if len(self._rest) > self.max_request_bytes:
+            self._fail(LimitExceeded("max-request-bytes", len(self._rest), self.max_request_bytes))
+        if self._error is not None:
+            raise self._error
+        return NEED_DATA
+
+    def _cut(self) -> None:
+        """Makes requests of the lines that are complete."""
+        end = self._rest.rfind(b"\n", self._searched)
+        self._searched = len(self._rest)
+        if end < 0:
+            return
+        lines = bytes(self._rest[:end]).split(b"\n")
+        del self._rest[: end + 1]
+        self._searched = len(self._rest)
+        for line in lines:
+            line = line.removesuffix(b"\r")
+            if not line or line.isspace():
+                continue
+            if is_http(line):
+                return self._fail(ProtocolError("this is HTTP; the connection is closed"))
+            if len(line) > self.max_request_bytes:
+                self.ready.append(Refused(LimitExceeded("max-request-bytes", len(line), self.max_request_bytes)))
+                self._marks.append(self.no_mark)
+                continue
+            request, mark = self.parse(line)
+            self.ready.append(request)
+            self._marks.append(mark)
+
+    def _fail(self, error: Error) -> None:
+        self._error = error
+        self._rest = bytearray()
+
+    # writing
+
+    def encode(self, reply: Any) -> bytes:
+        """The line of a reply; one that is too large becomes the error that says so."""
+        self.mark = self._marks.popleft() if self._marks else self.no_mark
+        return self.encode_late(reply, self.mark)
+
+    def skip(self) -> None:
+        """A reply is not sent."""
+        if self._marks:
+            self._marks.popleft()
+
+    def encode_late(self, reply: Any, mark: Mark) -> bytes:
+        """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
+        try:
+            answer = self.answer(reply, mark)
+        except Error as error:
+            answer = self.answer(error, mark)
+        line = _line(answer)
+        if len(line) > self.max_reply_bytes:
+            line = _line(self.answer(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark))
+        return line
+
+
+def _line(answer: dict[str, Any]) -> bytes:
+    # As json.dumps spaces it, and as the seeds' replies are shown.
+    return msgspec.json.format(_encoder.encode(answer), indent=0) + b"\n"
+
+
+def read_json(text: bytes) -> Any:
+    """What JSON says. Raises ValueError where it is broken, or nested too deeply to be read."""
+    try:
+        return _decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+_decode: Final = msgspec.json.Decoder().decode
