@@ -68,7 +68,7 @@ def answer(reply: Any, form: str = "pickle", **given: Any) -> Any:
 @pytest.mark.parametrize(
     ("given", "request_"),
     [
-        ({"cmd": "SET", "key": "foo", "value": "bar"}, [b"TYPED", b"PUT", b"foo", b"TEXT", b"bar"]),
+        ({"cmd": "SET", "key": "foo", "value": "bar"}, [b"SET", b"foo", b"bar"]),
         ({"cmd": "set", "key": b"\xff", "value": b"\xfe"}, [b"TYPED", b"PUT", b"\xff", b"BYTES", b"\xfe"]),
         ({"cmd": "SET", "key": (1, "a"), "value": None}, [b"TYPED", b"PUT", pack_key((1, "a")), b"OBJECT", b"\xc0"]),
         ({"cmd": "GET", "key": True}, [b"TYPED", b"GET", pack_key(1)]),

@@ -74,52 +74,43 @@ def decode(data: bytes | memoryview) -> Any:
         UserError: It is none that `pack` makes.
         LimitExceeded: It is nested too deeply.
     """
-    return _Reader().read(data)
-
-
-class _Reader:
-    """Reads one object; extensions within extensions are counted."""
-
-    def __init__(self) -> None:
-        self._decoder = msgspec.msgpack.Decoder(ext_hook=self._extension)
-        self._depth = 0
-
-    def read(self, data: bytes | memoryview) -> Any:
-        try:
-            value = self._decoder.decode(data)
-        except RecursionError:
-            raise _too_deep() from None
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            raise UserError(f"this is no value in MessagePack: {error}") from None
+    try:
+        value = _decoder.decode(data)
+    except RecursionError:
+        raise _too_deep() from None
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise UserError(f"this is no value in MessagePack: {error}") from None
+    if type(value) in _NESTS:
         check_depth(value)
-        return value
+    return value
 
-    def _extension(self, code: int, data: memoryview) -> Any:
-        if code == _INTEGER:
-            if len(data) > INTEGER_BYTES_MAX:
-                raise LimitExceeded("integer-bytes", len(data), INTEGER_BYTES_MAX)
-            return int.from_bytes(data, "big", signed=True)
-        if code not in _BUILD and code != _PAIRS:
-            raise UserError(f"this is no value in MessagePack: extension {code} is unknown")
-        self._depth += 1
-        if self._depth > DEPTH_MAX:
-            raise _too_deep()
-        items = self._decoder.decode(data)
-        self._depth -= 1
-        if not isinstance(items, list) or (code == _PAIRS and len(items) % 2):
-            raise UserError(f"this is no value in MessagePack: extension {code} holds no array of its kind")
-        return dict(zip(items[::2], items[1::2], strict=True)) if code == _PAIRS else _BUILD[code](items)
+
+def _extension(code: int, data: memoryview) -> Any:
+    if code == _INTEGER:
+        if len(data) > INTEGER_BYTES_MAX:
+            raise LimitExceeded("integer-bytes", len(data), INTEGER_BYTES_MAX)
+        return int.from_bytes(data, "big", signed=True)
+    if code not in _BUILD and code != _PAIRS:
+        raise UserError(f"this is no value in MessagePack: extension {code} is unknown")
+    items = _decoder.decode(data)  # what it is nested in is bounded by Python's own recursion until `check_depth` looks
+    if not isinstance(items, list) or (code == _PAIRS and len(items) % 2):
+        raise UserError(f"this is no value in MessagePack: extension {code} holds no array of its kind")
+    return dict(zip(items[::2], items[1::2], strict=True)) if code == _PAIRS else _BUILD[code](items)
+
+
+_decoder: Final = msgspec.msgpack.Decoder(ext_hook=_extension)
 
 
 def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
-    """Raises LimitExceeded for a value that is nested too deeply."""
-    if isinstance(value, dict | list | tuple | set | frozenset):
-        if not room:
-            raise _too_deep()
-        for item in value:
+    """Raises LimitExceeded for a list, dict, tuple, set or frozenset that is nested too deeply."""
+    if not room:
+        raise _too_deep()
+    for item in value:
+        if type(item) in _NESTS:
             check_depth(item, room - 1)
-        if isinstance(value, dict):
-            for item in value.values():
+    if type(value) is dict:
+        for item in value.values():
+            if type(item) in _NESTS:
                 check_depth(item, room - 1)
 
 

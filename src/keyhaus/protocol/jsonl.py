@@ -24,10 +24,14 @@ from keyhaus.core import objects
 from keyhaus.core.errors import Error, NotFound, Syntax, UserError
 from keyhaus.core.request import Refused, Request
 from keyhaus.protocol.json_replies import plain
-from keyhaus.protocol.lines import LineCodec, read_json
+from keyhaus.protocol.lines import LineCodec, line_of, read_json, to_json
 
 Shape = Callable[[Any], dict[str, Any]]
 """Makes of a reply that is no error what stands beside the status."""
+
+
+_STORED: Final = {"message": "Key-value pair stored"}
+_STORED_LINE: Final = line_of({"status": "ok", **_STORED})
 
 
 class Mark(NamedTuple):
@@ -51,17 +55,28 @@ class JsonLinesCodec(LineCodec[Mark]):
             given = read_json(line)
         except ValueError:
             return Refused(Syntax("the line is no JSON: expected one object a line")), self.no_mark
-        if not isinstance(given, dict):
+        if type(given) is not dict:
             return Refused(Syntax('expected an object, such as {"command": "get", "key": …}')), self.no_mark
-        name = (given["id"],) if "id" in given else ()
+        shape: Shape = _result
         try:
             request, shape = _parse(given)
         except Error as error:
-            return Refused(error), Mark(_result, name)
-        return request, Mark(shape, name)
+            request = Refused(error)
+        if "id" in given:
+            return request, Mark(shape, (given["id"],))
+        return request, _MARKS.get(shape) or Mark(shape)
 
-    def answer(self, reply: Any, mark: Mark) -> dict[str, Any]:
-        told = _failure(reply) if isinstance(reply, Error) else {"status": "ok", **mark.shape(reply)}
+    def answer(self, reply: Any, mark: Mark) -> dict[str, Any] | bytes:
+        if isinstance(reply, Error):
+            told = _failure(reply)
+        else:
+            told = mark.shape(reply)
+            if not mark.id:
+                if told is _STORED:
+                    return _STORED_LINE
+                if len(told) == 1 and "value" in told:
+                    return b'{"status": "ok", "value": %b}\n' % to_json(told["value"])
+            told = {"status": "ok", **told}
         if mark.id:
             told["id"] = mark.id[0]
         return told
@@ -75,22 +90,28 @@ def _failure(error: Error) -> dict[str, Any]:
 
 def _parse(given: dict[str, Any]) -> tuple[Request, Shape]:
     command = given.get("command")
-    if not isinstance(command, str):
+    if type(command) is not str:
         raise Syntax('expected {"command": …}, one of ' + ", ".join(_COMMANDS) + ", or any other with its args")
-    own = None if "args" in given else _COMMANDS.get(command.lower())
+    own = None if "args" in given else _COMMANDS.get(command) or _COMMANDS.get(command.lower())
     if own is None:
-        _check_fields(given, ("args",))
+        _check_fields(given, _WITH_ARGS)
         return _within(given, [command.encode("utf-8", "replace"), *_words(given.get("args", []))]), _result
     parser, fields = own
-    _check_fields(given, fields)
+    if not given.keys() <= fields:
+        _check_fields(given, fields)
     request, shape = parser(given)
-    return request if parser in _UNWRAPPED else _within(given, request), shape
+    return request if "transaction_id" not in given or parser in _UNWRAPPED else _within(given, request), shape
 
 
-def _check_fields(given: dict[str, Any], fields: tuple[str, ...]) -> None:
+def _check_fields(given: dict[str, Any], fields: frozenset[str]) -> None:
     for field in given:
-        if field not in fields and field not in _COMMON:
-            raise Syntax(f"{field!r} is unknown to {given['command']!r}: expected {', '.join((*fields, *_COMMON[1:]))}")
+        if field not in fields:
+            expected = ", ".join(sorted(fields - {"command"}))
+            raise Syntax(f"{field!r} is unknown to {given['command']!r}: expected {expected}")
+
+
+def _fields(*names: str) -> frozenset[str]:
+    return frozenset((*names, "command", "id", "transaction_id"))
 
 
 def _within(given: dict[str, Any], request: Request) -> Request:
@@ -123,15 +144,15 @@ def _word(word: Any) -> bytes:
     raise UserError('an argument is a text, a number, or bytes as {"base64": …}')
 
 
-def _key(given: dict[str, Any], field: str = "key") -> bytes:
-    if field not in given:
-        raise Syntax(f"{given['command']!r} needs {field!r}")
-    return _as_key(given[field])
+def _key(given: dict[str, Any]) -> bytes:
+    if "key" not in given:
+        raise Syntax(f"{given['command']!r} needs 'key'")
+    return _as_key(given["key"])
 
 
 def _as_key(key: Any) -> bytes:
     if type(key) is str:
-        return objects.pack(key)[1]
+        return key.encode()
     data = objects.from_json(key)
     if isinstance(data, bytes):
         return data
@@ -153,7 +174,7 @@ def _put(given: dict[str, Any]) -> tuple[Request, Shape]:
 
 
 def _stored(reply: Any) -> dict[str, Any]:
-    return {"message": "Key-value pair stored"} if reply == "OK" else _result(reply)
+    return _STORED if reply == "OK" else _result(reply)
 
 
 def _get(given: dict[str, Any]) -> tuple[Request, Shape]:
@@ -267,19 +288,20 @@ _BEGIN_OPTIONS: Final = (
     ("durability", str, (b"DURABILITY",)),
     ("timeout_ms", int, (b"TIMEOUT",)),
 )
+_MARKS: Final[dict[Shape, Mark]] = {shape: Mark(shape) for shape in (_stored, _got, _deleted, _rows, _result)}
 _commit: Final = _ending(b"COMMIT", "Transaction committed")
 _rollback: Final = _ending(b"ROLLBACK", "Transaction rolled back")
 _UNWRAPPED: Final = frozenset((_commit, _rollback))
-_COMMON: Final = ("command", "id", "transaction_id")
-_COMMANDS: Final[dict[str, tuple[Callable[[dict[str, Any]], tuple[Request, Shape]], tuple[str, ...]]]] = {
-    "put": (_put, ("key", "value")),
-    "get": (_get, ("key",)),
-    "get_range": (_get_range, ("start_key", "end_key", "limit", "reverse")),
-    "batch_put": (_batch_put, ("keys", "values")),
-    "delete": (_delete, ("key",)),
-    "ping": (_ping, ()),
-    "begin": (_begin, ("mode", "durability", "timeout_ms")),
-    "start": (_begin, ("mode", "durability", "timeout_ms")),
-    "commit": (_commit, ()),
-    "rollback": (_rollback, ()),
+_WITH_ARGS: Final = _fields("args")
+_COMMANDS: Final[dict[str, tuple[Callable[[dict[str, Any]], tuple[Request, Shape]], frozenset[str]]]] = {
+    "put": (_put, _fields("key", "value")),
+    "get": (_get, _fields("key")),
+    "get_range": (_get_range, _fields("start_key", "end_key", "limit", "reverse")),
+    "batch_put": (_batch_put, _fields("keys", "values")),
+    "delete": (_delete, _fields("key")),
+    "ping": (_ping, _fields()),
+    "begin": (_begin, _fields("mode", "durability", "timeout_ms")),
+    "start": (_begin, _fields("mode", "durability", "timeout_ms")),
+    "commit": (_commit, _fields()),
+    "rollback": (_rollback, _fields()),
 }

@@ -49,8 +49,8 @@ class LineCodec(ABC, Generic[Mark]):
         """The request of a line, `Refused` where it makes none, and what its reply is made with."""
 
     @abstractmethod
-    def answer(self, reply: Any, mark: Mark) -> dict[str, Any]:
-        """The object of a reply. Raises Error where the reply says that the request has failed."""
+    def answer(self, reply: Any, mark: Mark) -> dict[str, Any] | bytes:
+        """The object of a reply, or its whole line. Raises Error where the reply says that the request has failed."""
 
     # reading
 
@@ -96,7 +96,7 @@ class LineCodec(ABC, Generic[Mark]):
             line = line.removesuffix(b"\r")
             if not line or line.isspace():
                 continue
-            if is_http(line):
+            if (b"/1." in line or line[0] in b"hH") and is_http(line):
                 return self._fail(ProtocolError("this is HTTP; the connection is closed"))
             if len(line) > self.max_request_bytes:
                 self.ready.append(Refused(LimitExceeded("max-request-bytes", len(line), self.max_request_bytes)))
@@ -128,15 +128,22 @@ class LineCodec(ABC, Generic[Mark]):
             answer = self.answer(reply, mark)
         except Error as error:
             answer = self.answer(error, mark)
-        line = _line(answer)
+        line = answer if isinstance(answer, bytes) else line_of(answer)
         if len(line) > self.max_reply_bytes:
-            line = _line(self.answer(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark))
+            told = self.answer(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark)
+            line = told if isinstance(told, bytes) else line_of(told)
         return line
 
 
-def _line(answer: dict[str, Any]) -> bytes:
-    # As json.dumps spaces it, and as the seeds' replies are shown.
-    return msgspec.json.format(_encoder.encode(answer), indent=0) + b"\n"
+def to_json(value: Any) -> bytes:
+    """What `jsonable` has made of a value, as JSON, spaced as json.dumps does it and as the seeds show it."""
+    data = _encoder.encode(value)
+    return msgspec.json.format(data, indent=0) if isinstance(value, dict | list) else data
+
+
+def line_of(answer: dict[str, Any]) -> bytes:
+    """The line of an answer."""
+    return to_json(answer) + b"\n"
 
 
 def read_json(text: bytes) -> Any:

@@ -21,13 +21,14 @@ from keyhaus.core.ids import read_id
 from keyhaus.core.request import Refused, Request
 from keyhaus.protocol.inline import split_words
 from keyhaus.protocol.json_replies import told
-from keyhaus.protocol.lines import LineCodec, read_json
+from keyhaus.protocol.lines import LineCodec, read_json, to_json
 
-Shape = Callable[[Any], dict[str, Any]]
-"""Makes the object of a reply that is no error."""
+Shape = Callable[[Any], dict[str, Any] | bytes]
+"""Makes the object of a reply that is no error, or its whole line."""
 
 _BLANK: Final = b" "
 _ID_LETTERS: Final = 29
+_PAIR: Final = b'{"status": "Ok", "result": {"key": %b, "value": %b}}\n'
 
 
 class TextCodec(LineCodec[Shape]):
@@ -41,7 +42,7 @@ class TextCodec(LineCodec[Shape]):
         except Error as error:
             return Refused(error), told
 
-    def answer(self, reply: Any, mark: Shape) -> dict[str, Any]:
+    def answer(self, reply: Any, mark: Shape) -> dict[str, Any] | bytes:
         return _failure(reply) if isinstance(reply, Error) else mark(reply)
 
 
@@ -94,8 +95,8 @@ def _put_json(rest: bytes) -> tuple[Request, Shape]:
 
 
 def _pair(key: Any, value: Any) -> Shape:
-    def shape(reply: Any) -> dict[str, Any]:
-        return told(reply) if reply != "OK" else {"status": "Ok", "result": {"key": key, "value": value}}
+    def shape(reply: Any) -> dict[str, Any] | bytes:
+        return _PAIR % (to_json(key), to_json(value)) if reply == "OK" else told(reply)
 
     return shape
 
@@ -103,14 +104,14 @@ def _pair(key: Any, value: Any) -> Shape:
 def _get(rest: bytes) -> tuple[Request, Shape]:
     key, shown, name = _one_key("GET", rest)
 
-    def shape(reply: Any) -> dict[str, Any]:
+    def shape(reply: Any) -> dict[str, Any] | bytes:
         if not isinstance(reply, list):
             return told(reply)
         if reply[0] is None:
             raise NotFound(f"Key not found: {shown}")
         kind, data = reply[0]
         value = objects.unpack(kind.decode(), data)
-        return {"status": "Ok", "result": {"key": shown, "value": objects.jsonable(value)}}
+        return _PAIR % (to_json(shown), to_json(objects.jsonable(value)))
 
     return _within(name, [b"TYPED", b"GET", key]), shape
 
@@ -118,7 +119,7 @@ def _get(rest: bytes) -> tuple[Request, Shape]:
 def _delete(rest: bytes) -> tuple[Request, Shape]:
     key, shown, name = _one_key("DEL", rest)
 
-    def shape(reply: Any) -> dict[str, Any]:
+    def shape(reply: Any) -> dict[str, Any] | bytes:
         if type(reply) is not int:
             return told(reply)
         if not reply:
@@ -141,7 +142,7 @@ def _one_key(command: str, rest: bytes) -> tuple[bytes, Any, bytes | None]:
 
 
 def _begin(rest: bytes) -> tuple[Request, Shape]:
-    def shape(reply: Any) -> dict[str, Any]:
+    def shape(reply: Any) -> dict[str, Any] | bytes:
         if type(reply) is not bytes:
             return told(reply)
         return {"status": "Ok", "result": "Transaction started", "transaction_id": reply.decode()}
@@ -150,7 +151,7 @@ def _begin(rest: bytes) -> tuple[Request, Shape]:
 
 
 def _ending(command: bytes, sentence: str) -> Callable[[bytes], tuple[Request, Shape]]:
-    def shape(reply: Any) -> dict[str, Any]:
+    def shape(reply: Any) -> dict[str, Any] | bytes:
         return {"status": "Ok", "result": sentence} if reply == "OK" else told(reply)
 
     return lambda rest: ([command, *rest.split()], shape)

@@ -37,6 +37,7 @@ log = logging.getLogger("keyhaus.session")
 NOT_MUTED, MUTED, MUTED_ONCE, MUTED_TWICE = 0, 1, 2, 3
 # The names that clients really send, as they send them: `GET`, `get`, `Get`. Bounded, since clients choose them.
 _KNOWN: dict[bytes, CommandSpec] = {}
+_KNOWN_WITHIN: dict[tuple[bytes, bytes], CommandSpec] = {}  # subcommands
 _KNOWN_MAX = 4096
 _AS_ANY_OTHER = object()  # no reply: None is one
 _NO_WAIT = Wait()
@@ -49,9 +50,15 @@ def _find(args: list[bytes]) -> CommandSpec:
     """The command of a request, its arity checked. Raises UserError, or why the codec could make no sense of it."""
     if isinstance(args, Refused):
         raise args.error
+    if len(args) > 1 and (known := _KNOWN_WITHIN.get((args[0], args[1]))) is not None and known.accepts(len(args)):
+        return known
     spec = lookup.find(args)
-    if not spec.subcommands and spec.handler is not None and "|" not in spec.name and len(_KNOWN) < _KNOWN_MAX:
-        _KNOWN[args[0]] = spec
+    if not spec.subcommands and spec.handler is not None:
+        if "|" in spec.name:
+            if len(_KNOWN_WITHIN) < _KNOWN_MAX:
+                _KNOWN_WITHIN[args[0], args[1]] = spec
+        elif len(_KNOWN) < _KNOWN_MAX:
+            _KNOWN[args[0]] = spec
     return spec
 
 

@@ -28,7 +28,7 @@ from keyhaus.core import limits, objects
 from keyhaus.core.errors import Error, LimitExceeded, StorageError, UserError
 from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
 from keyhaus.protocol.frame.pickles import read_pickle
-from keyhaus.protocol.frame.requests import BadRequest, Shape, parse, plain
+from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, plain
 
 LENGTH_BYTES: Final = 4
 _MESSAGE_PACK: Final = frozenset((*range(0x81, 0x90), 0xDE, 0xDF))
@@ -70,8 +70,11 @@ class Mark(NamedTuple):
     wrapped: bool
 
 
-_PICKLED: Final = Mark(plain, False, False)
-_PACKED: Final = Mark(plain, True, False)
+# By whether it is wrapped, whether it is MessagePack, and its shape: there are but few.
+_MARKS: Final = {
+    wrapped: {packed: {shape: Mark(shape, packed, wrapped) for shape in SHAPES} for packed in (False, True)}
+    for wrapped in (False, True)
+}
 
 
 class FrameCodec:
@@ -88,7 +91,7 @@ class FrameCodec:
         self.max_request_bytes = self.max_bulk_bytes = max_request_bytes
         self.max_reply_bytes = limits.REPLY_BYTES_MAX
         self.ready: deque[Request] = deque()
-        self.mark = self._last = _PICKLED
+        self.mark = self._last = _MARKS[False][False][plain]
         self._marks: deque[Mark] = deque()
         self._rest = bytearray()
         self._needed = LENGTH_BYTES  # below it there is no whole frame
@@ -136,19 +139,19 @@ class FrameCodec:
 
     def _read(self, payload: bytes) -> None:
         packed = bool(payload) and payload[0] in _MESSAGE_PACK
-        mark = self._last = _PACKED if packed else _PICKLED
+        self._last = _MARKS[False][packed][plain]
+        shape: Shape = plain
+        wrapped = False
         try:
             given = _decoded(payload) if packed else read_pickle(payload)
-            if not isinstance(given, dict):
+            if type(given) is not dict:
                 raise BadRequest('a request is a dict, such as {"cmd": "GET", "key": …}')
-            if given.get("wrapped") is True:
-                mark = Mark(plain, packed, True)
+            wrapped = given.get("wrapped") is True
             request, shape = parse(given)
-            mark = Mark(shape, packed, mark.wrapped)
         except Error as error:
             request = Refused(error)
         self.ready.append(request)
-        self._marks.append(mark)
+        self._marks.append(_MARKS[wrapped][packed][shape])
 
     # writing
 
@@ -166,17 +169,23 @@ class FrameCodec:
         """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
         try:
             if isinstance(reply, Error):
-                answer = _failure(reply, mark)
+                answer: Any = _failure(reply, mark)
             else:
                 answer = {"result": mark.shape(reply)} if mark.wrapped else mark.shape(reply)
         except Error as error:
             answer = _failure(error, mark)
+        if answer.__class__ is str and answer in _SENTENCES:
+            return _SENTENCES[answer][mark.packed]
         payload = _payload(answer, mark)
         if len(payload) > self.max_reply_bytes:
             payload = _payload(
                 _failure(LimitExceeded("max-reply-bytes", len(payload), self.max_reply_bytes), mark), mark
             )
-        return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
+        return _frame(payload)
+
+
+def _frame(payload: bytes) -> bytes:
+    return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
 def _decoded(payload: bytes) -> Any:
@@ -190,6 +199,12 @@ def _decoded(payload: bytes) -> Any:
 
 def _payload(answer: Any, mark: Mark) -> bytes:
     return objects.encode(answer) if mark.packed else pickle.dumps(answer, _PICKLE_PROTOCOL)
+
+
+# What is said most often, as a pickle and as MessagePack.
+_SENTENCES: Final = {
+    word: (_frame(pickle.dumps(word, _PICKLE_PROTOCOL)), _frame(objects.encode(word))) for word in ("OK", "NOT_FOUND")
+}
 
 
 def _failure(error: Error, mark: Mark) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import pickle
+
 from keyhaus.core.errors import UserError
 
 

@@ -22,17 +22,18 @@ class BadRequest(Syntax):
 def parse(given: dict[Any, Any]) -> tuple[Request, Shape]:
     """The request that a dict is, and what its reply looks like. Raises UserError."""
     command = given.get("cmd")
-    if not isinstance(command, str):
+    if type(command) is not str:
         raise BadRequest(f"expected a 'cmd', one of {', '.join(_COMMANDS)}, or any other with its args")
-    own = None if "args" in given else _COMMANDS.get(command.upper())
+    own = None if "args" in given else _COMMANDS.get(command) or _COMMANDS.get(command.upper())
     if own is None:
-        _check_fields(given, ("args",))
+        _check_fields(given, _WITH_ARGS)
         words = [command.encode("utf-8", "replace"), *_words(given.get("args", ()))]
         return _within(given, words), plain
     parser, fields = own
-    _check_fields(given, fields)
+    if not given.keys() <= fields:
+        _check_fields(given, fields)
     request, shape = parser(given)
-    return request if parser in _UNWRAPPED else _within(given, request), shape
+    return request if "transaction_id" not in given or parser in _UNWRAPPED else _within(given, request), shape
 
 
 def plain(reply: Any) -> Any:
@@ -58,10 +59,14 @@ def plain(reply: Any) -> Any:
     raise TypeError(f"{type(reply).__name__} is no reply")
 
 
-def _check_fields(given: dict[Any, Any], fields: tuple[str, ...]) -> None:
+def _check_fields(given: dict[Any, Any], fields: frozenset[str]) -> None:
     for field in given:
-        if field not in fields and field not in _COMMON:
-            raise BadRequest(f"{field!r} is unknown to {given['cmd']}: expected {', '.join((*fields, *_COMMON[1:]))}")
+        if field not in fields:
+            raise BadRequest(f"{field!r} is unknown to {given['cmd']}: expected {', '.join(sorted(fields - {'cmd'}))}")
+
+
+def _fields(*names: str) -> frozenset[str]:
+    return frozenset((*names, "cmd", "transaction_id", "wrapped"))
 
 
 def _within(given: dict[Any, Any], request: Request) -> Request:
@@ -105,9 +110,11 @@ def _status(reply: Any) -> Any:
 
 
 def _set(given: dict[Any, Any]) -> tuple[Request, Shape]:
-    key = pack_key(_need(given, "key"))
-    kind, data = objects.pack(_need(given, "value"))
-    return [b"TYPED", b"PUT", key, kind.encode(), data], _status
+    key, value = _need(given, "key"), _need(given, "value")
+    kind, data = objects.pack(value)
+    if type(key) is str and type(value) is str:
+        return [b"SET", pack_key(key), data], _status
+    return [b"TYPED", b"PUT", pack_key(key), kind.encode(), data], _status
 
 
 def _get(given: dict[Any, Any]) -> tuple[Request, Shape]:
@@ -177,16 +184,18 @@ def _ending(command: bytes) -> Callable[[dict[Any, Any]], tuple[Request, Shape]]
 _commit: Final = _ending(b"COMMIT")
 _rollback: Final = _ending(b"ROLLBACK")
 _UNWRAPPED: Final = frozenset((_commit, _rollback))
-_COMMON: Final = ("cmd", "transaction_id", "wrapped")
-_COMMANDS: Final[dict[str, tuple[Callable[[dict[Any, Any]], tuple[Request, Shape]], tuple[str, ...]]]] = {
-    "SET": (_set, ("key", "value")),
-    "GET": (_get, ("key",)),
-    "DELETE": (_delete, ("key",)),
-    "BULKSET": (_bulk_set, ("items",)),
-    "EXISTS": (_exists, ("key",)),
-    "KEYS": (_keys, ()),
-    "BEGIN": (_begin, ("mode",)),
-    "START": (_begin, ("mode",)),
-    "COMMIT": (_commit, ()),
-    "ROLLBACK": (_rollback, ()),
+SHAPES: Final[tuple[Shape, ...]] = (plain, _status, _value, _deleted, _truth, _key_list)
+"""Those of every reply: there are no others."""
+_WITH_ARGS: Final = _fields("args")
+_COMMANDS: Final[dict[str, tuple[Callable[[dict[Any, Any]], tuple[Request, Shape]], frozenset[str]]]] = {
+    "SET": (_set, _fields("key", "value")),
+    "GET": (_get, _fields("key")),
+    "DELETE": (_delete, _fields("key")),
+    "BULKSET": (_bulk_set, _fields("items")),
+    "EXISTS": (_exists, _fields("key")),
+    "KEYS": (_keys, _fields()),
+    "BEGIN": (_begin, _fields("mode")),
+    "START": (_begin, _fields("mode")),
+    "COMMIT": (_commit, _fields()),
+    "ROLLBACK": (_rollback, _fields()),
 }
