@@ -412,7 +412,7 @@ def _string(reader: _Reader) -> None:
 
 
 def _unicode(reader: _Reader) -> None:
-    text = reader.line().decode("raw-unicode-escape")
+    text: str = codecs.raw_unicode_escape_decode(reader.line())[0]  # by its name it would be imported
     text.encode()  # surrogates are no characters
     reader.stack.append(text)
 
