@@ -81,7 +81,7 @@ def answer(reply: Any, form: str = "pickle", **given: Any) -> Any:
             [b"TYPED", b"PUT", b"a", b"OBJECT", b"\x01", b"b", b"TEXT", b"2"],
         ),
         ({"cmd": "BULKSET", "items": {"a": "1"}}, [b"TYPED", b"PUT", b"a", b"TEXT", b"1"]),
-        ({"cmd": "BULKSET", "items": []}, [b"TYPED", b"PUT"]),
+        ({"cmd": "BULKSET", "items": []}, [b"PING"]),
         ({"cmd": "BEGIN"}, [b"BEGIN", b"pessimistic"]),
         ({"cmd": "START", "mode": "optimistic"}, [b"BEGIN", b"optimistic"]),
         ({"cmd": "COMMIT", "transaction_id": ID}, [b"COMMIT", ID.encode()]),

@@ -221,9 +221,9 @@ def _batch_put(given: dict[str, Any]) -> tuple[Request, Shape]:
         request += (_as_key(key), kind.encode(), data)
 
     def shape(reply: Any) -> dict[str, Any]:
-        return {"message": f"{len(keys)} key-value pairs stored"} if reply == "OK" else _result(reply)
+        return {"message": f"{len(keys)} key-value pairs stored"} if reply in ("OK", "PONG") else _result(reply)
 
-    return request, shape
+    return request if keys else [b"PING"], shape  # none at all is nothing to do
 
 
 def _get_range(given: dict[str, Any]) -> tuple[Request, Shape]:
