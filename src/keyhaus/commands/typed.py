@@ -70,8 +70,8 @@ def _checked_flags(kind: bytes, value: bytes) -> int:
     -8,
     Flag.WRITE | Flag.DENY_OOM,
     keys=Keys(4, -4, 4),
-    summary="Puts rows into a database, each with its kind and when it expires (-1: never), in milliseconds since 1970, "
-    "and returns which keys were there: FAIL then puts none, SKIP the others, OVERWRITE does not look.",
+    summary="Puts rows into a database, each with its kind and when it expires (-1: never), in milliseconds since "
+    "1970, and returns which keys were there: FAIL then puts none, SKIP the others, OVERWRITE does not look.",
     since=SINCE,
     group=GROUP,
     syntax="db <OVERWRITE | SKIP | FAIL> key <TEXT | BYTES | OBJECT> value expires "
