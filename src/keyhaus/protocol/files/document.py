@@ -11,7 +11,7 @@ called `keyhaus.rows`. Without any of those the document is plain, as any JSON l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 import msgspec
 
@@ -30,7 +30,7 @@ _COPY_BYTES: Final = 256 * 1024
 class DocumentWriter:
     """Writes a document piece by piece, in the order in which the rows come."""
 
-    def __init__(self, aside: BinaryIO) -> None:
+    def __init__(self, aside: IO[bytes]) -> None:
         """`aside` keeps the rows that no member can express until the end: an empty file to write and read."""
         self._aside = aside
         self._members = self._rows = 0

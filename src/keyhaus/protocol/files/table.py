@@ -79,7 +79,7 @@ def _text_cell(data: bytes) -> str:
 
 
 def read(
-    read_line: Callable[[int], str],
+    read_line: Callable[[int], bytes],
     key_column: str | None = None,
     value_column: str | None = None,
     most: int = ROW_BYTES_MAX,
@@ -87,10 +87,9 @@ def read(
     """The rows of a table.
 
     Args:
-        read_line: Gives the next line up to its end as it stands, or so many characters of it; nothing at the end. What
-            is no UTF-8 in it are surrogates.
+        read_line: Gives the next line up to its end, or so many bytes of it; nothing at the end.
         key_column, value_column: The columns of somebody else's table.
-        most: How many characters a line and a cell may have.
+        most: How many bytes a line and a cell may have.
 
     Raises:
         BrokenFile: The columns are not there, or a line is too long.
@@ -117,13 +116,15 @@ def read(
             yield _read(line, record, names, places)
 
 
-def _lines(read_line: Callable[[int], str], most: int) -> Iterator[str]:
+def _lines(read_line: Callable[[int], bytes], most: int) -> Iterator[str]:
+    """The lines as texts; what is no UTF-8 in them are surrogates."""
     number = 0
-    while text := read_line(most + 1):
+    while data := read_line(most + 1):
         number += 1
-        if len(text) > most:
+        if len(data) > most:
             raise BrokenFile(f"line {number}, column 1: it has more than {most // MIB} MiB")
-        yield text
+        text = data.decode("utf-8", "surrogateescape")
+        yield text.removeprefix("\ufeff") if number == 1 else text
 
 
 def _places(names: list[str], key_column: str | None, value_column: str | None) -> dict[str, int]:
