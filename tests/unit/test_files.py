@@ -261,7 +261,7 @@ def test_members_that_are_none_are_named_and_the_others_read() -> None:
     told = [one.problem for one in read if not one.row]
     assert [problem.partition(": ")[0] for problem in told] == [
         "line 1, column 7",
-        "line 1, column 12",
+        "line 1, column 17",
         "line 2, column 2",
         "line 2, column 32",
         "line 2, column 47",

@@ -25,6 +25,7 @@ from keyhaus.protocol.files.row import Read, Row, checked_key, read_row, read_va
 ROWS: Final = "keyhaus.rows"
 _encoder: Final = msgspec.json.Encoder()
 _COPY_BYTES: Final = 256 * 1024
+_QUOTE, _END, _ARRAY_END = b'"}]'
 
 
 class DocumentWriter:
@@ -75,30 +76,30 @@ def read(read_bytes: Callable[[int], bytes], most: int = ROW_BYTES_MAX) -> Itera
     """
     text = JsonText(read_bytes, most)
     text.take(b"{", "an object, {key: value, …}")
-    if text.peek() == b"}":
+    if text.peek() == _END:
         text.take(b"}", "its end")
     else:
         while True:
             yield from _member(text)
-            if text.take(b",}", "a comma, or the end of the object") == b"}":
+            if text.take(b",}", "a comma, or the end of the object") == _END:
                 break
-    if text.peek():
+    if text.peek() != -1:
         raise text.broken("the document has ended, and something follows")
 
 
 def _member(text: JsonText) -> Iterator[Read]:
-    if text.peek() != b'"':
+    line = text.mark()
+    if text.peek() != _QUOTE:
         raise text.broken("expected a key, which is a text in quotes")
-    line, column = text.line, text.column
     name = text.part()
     text.take(b":", "a colon behind the key")
     text.peek()
-    value_line, value_column = text.line, text.column
+    offset, at = text.offset, 0
     try:
-        key = read_json(name, line, column)
+        key = read_json(name)
     except NoJson as error:
         text.part()
-        yield Read(line, None, f"line {error.line}, column {error.column}: {error.message}")
+        yield _problem(text, line, error.at, error)
         return
     if key == ROWS:
         yield from _rows(text)
@@ -106,28 +107,34 @@ def _member(text: JsonText) -> Iterator[Read]:
     data = text.part()
     try:
         checked_key(key.encode())
-        kind, value = read_value(read_json(data, value_line, value_column))
-        yield Read(line, Row(0, key.encode(), kind, value))
+        at = offset
+        kind, value = read_value(read_json(data))
     except NoJson as error:
-        yield Read(line, None, f"line {error.line}, column {error.column}: {error.message}")
+        yield _problem(text, line, at + error.at, error)
     except UserError as error:
-        yield Read(line, None, f"line {line}, column {column}: {error.message}")
+        yield _problem(text, line, at, error)
+    else:
+        yield Read(line, Row(0, key.encode(), kind, value))
 
 
 def _rows(text: JsonText) -> Iterator[Read]:
     text.take(b"[", f"an array of rows under {ROWS!r}")
-    if text.peek() == b"]":
+    if text.peek() == _ARRAY_END:
         text.take(b"]", "its end")
         return
     while True:
-        text.peek()
-        line, column = text.line, text.column
+        line = text.mark()
         data = text.part()
         try:
-            yield Read(line, read_row(read_json(data, line, column)))
+            yield Read(line, read_row(read_json(data)))
         except NoJson as error:
-            yield Read(line, None, f"line {error.line}, column {error.column}: {error.message}")
+            yield _problem(text, line, error.at, error)
         except UserError as error:
-            yield Read(line, None, f"line {line}, column {column}: {error.message}")
-        if text.take(b",]", "a comma, or the end of the array") == b"]":
+            yield _problem(text, line, 0, error)
+        if text.take(b",]", "a comma, or the end of the array") == _ARRAY_END:
             return
+
+
+def _problem(text: JsonText, line: int, offset: int, error: UserError) -> Read:
+    place = text.place(offset)
+    return Read(line, None, f"line {place[0]}, column {place[1]}: {error.message}")

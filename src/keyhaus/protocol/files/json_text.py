@@ -17,8 +17,9 @@ from keyhaus.core.limits import MIB, ROW_BYTES_MAX
 from keyhaus.protocol.files.row import BrokenFile
 
 PIECE_BYTES: Final = 256 * 1024
+_QUOTE: Final = ord('"')
 _BOM: Final = b"\xef\xbb\xbf"
-_BLANKS: Final = re.compile(rb"[ \t\r\n]*")
+_NO_BLANK: Final = re.compile(rb"[^ \t\r\n]")
 _IN_STRING: Final = re.compile(rb'["\\]')
 _NESTING: Final = re.compile(rb'["{}\[\]]')
 _BEHIND_WORD: Final = re.compile(rb"[,\]} \t\r\n]")
@@ -30,11 +31,7 @@ _WORDS: Final = {
 
 
 class JsonText:
-    """A text, read from its beginning.
-
-    Attributes:
-        line, column: The place, both counted from 1; columns are characters.
-    """
+    """A text, read from its beginning."""
 
     def __init__(self, read: Callable[[int], bytes], most: int = ROW_BYTES_MAX) -> None:
         """`read` gives the next bytes, up to so many, and none at the end; a part may have `most` bytes."""
@@ -42,49 +39,68 @@ class JsonText:
         self._data = bytearray()
         self._at = 0
         self._ended = False
-        self.line = self.column = 1
+        # The place is only looked for where somebody asks: from the last point on at which it is known.
+        self._known = 0
+        self._line = self._column = 1
         while len(self._data) < len(_BOM) and self._more():
             pass
         if self._data.startswith(_BOM):
-            self._at = len(_BOM)
+            self._at = self._known = len(_BOM)
 
-    def peek(self) -> bytes:
-        """The next character that is no blank; empty at the end."""
+    def mark(self) -> int:
+        """The line on which the next character stands, blanks aside; offsets count from here."""
+        self.peek()
+        self._line, self._column = self.place(self.offset)
+        self._known = self._at
+        return self._line
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the mark to here."""
+        return self._at - self._known
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """The line and column so many bytes behind the mark, both counted from 1; columns are characters."""
+        return place_behind(self._data[self._known : self._known + offset], self._line, self._column)
+
+    def peek(self) -> int:
+        """The next character that is no blank; -1 at the end."""
         while True:
-            match = _BLANKS.match(self._data, self._at)
-            assert match is not None
-            self._advance(match.end())
-            if self._at < len(self._data):
-                return bytes(self._data[self._at : self._at + 1])
+            match = _NO_BLANK.search(self._data, self._at)
+            if match is not None:
+                self._at = match.start()
+                return self._data[self._at]
+            self._at = len(self._data)
             if not self._more():
-                return b""
+                return -1
 
-    def take(self, characters: bytes, expected: str) -> bytes:
+    def take(self, characters: bytes, expected: str) -> int:
         """The next character, which is one of those; raises BrokenFile saying what was expected."""
         found = self.peek()
-        if not found or found not in characters:
-            shown = repr(found.decode("latin-1")) if found else "the end of the file"
-            raise self.broken(f"expected {expected}, found {shown}")
-        self._advance(self._at + 1)
+        if found == -1 or found not in characters:
+            raise self.broken(f"expected {expected}, found {_shown(found)}")
+        self._at += 1
         return found
 
     def part(self) -> bytes:
         """The next value, whatever it is. Raises BrokenFile."""
         first = self.peek()
-        if not first or first in b",:]}":
-            raise self.broken(f"expected a value, found {repr(first.decode()) if first else 'the end of the file'}")
-        if first == b'"':
+        if first == -1 or first in b",:]}":
+            raise self.broken(f"expected a value, found {_shown(first)}")
+        if first == _QUOTE:
             length = self._string_end(1)
         elif first in b"{[":
             length = self._nested_end()
         else:
             length = self._word_end()
-        data = bytes(self._data[self._at : self._at + length])
-        self._advance(self._at + length)
+        end = self._at + length
+        data = bytes(self._data[self._at : end])
+        self._at = end
         return data
 
     def broken(self, problem: str) -> BrokenFile:
-        return BrokenFile(f"line {self.line}, column {self.column}: {problem}")
+        line, column = self.place(self.offset)
+        return BrokenFile(f"line {line}, column {column}: {problem}")
 
     # Lengths, from the place on: what is read meanwhile moves the place within the buffer.
 
@@ -141,14 +157,15 @@ class JsonText:
         if not piece:
             self._ended = True
             return False
-        del self._data[: self._at]
-        self._at = 0
+        del self._data[: self._known]
+        self._at -= self._known
+        self._known = 0
         self._data += piece
         return True
 
-    def _advance(self, to: int) -> None:
-        self.line, self.column = place_behind(self._data[self._at : to], self.line, self.column)
-        self._at = to
+
+def _shown(character: int) -> str:
+    return "the end of the file" if character == -1 else repr(chr(character))
 
 
 def place_behind(data: bytes | bytearray, line: int, column: int) -> tuple[int, int]:
@@ -160,27 +177,30 @@ def place_behind(data: bytes | bytearray, line: int, column: int) -> tuple[int, 
 
 
 class NoJson(UserError):
-    """A part is no JSON; the message has no place, `line` and `column` have."""
+    """Some bytes are no JSON.
 
-    def __init__(self, message: str, line: int, column: int) -> None:
-        super().__init__(message)
-        self.line, self.column = line, column
+    Attributes:
+        at: Which of them is the first that is none.
+    """
+
+    def __init__(self, message: str, at: int = 0) -> None:
+        super().__init__(f"this is no JSON: {message}")
+        self.at = at
 
 
-def read_json(data: bytes, line: int, column: int) -> Any:
-    """What a part says that begins at a place. Raises NoJson with the place at which it is none."""
+def read_json(data: bytes) -> Any:
+    """What some bytes say. Raises NoJson."""
     try:
         return msgspec.json.decode(data)
     except msgspec.MsgspecError as error:
-        message = str(error)
-        at = _BYTE.search(message)
-        if at is not None:
-            message = message[: at.start()]
-            line, column = place_behind(data[: int(at[1])], line, column)
+        message, at = str(error), 0
+        place = _BYTE.search(message)
+        if place is not None:
+            message, at = message[: place.start()], int(place[1])
         for theirs, ours in _WORDS.items():
             message = message.replace(theirs, ours)
-        raise NoJson(f"this is no JSON: {message}", line, column) from None
+        raise NoJson(message, at) from None
     except UnicodeDecodeError as error:
-        raise NoJson("this is no JSON: it is no UTF-8", *place_behind(data[: error.start], line, column)) from None
+        raise NoJson("it is no UTF-8", error.start) from None
     except RecursionError:
-        raise NoJson("it is nested too deeply", line, column) from None
+        raise NoJson("it is nested too deeply") from None

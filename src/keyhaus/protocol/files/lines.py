@@ -9,7 +9,7 @@ import msgspec
 
 from keyhaus.core.errors import UserError
 from keyhaus.core.limits import MIB, ROW_BYTES_MAX
-from keyhaus.protocol.files.json_text import NoJson, read_json
+from keyhaus.protocol.files.json_text import NoJson, place_behind, read_json
 from keyhaus.protocol.files.row import BrokenFile, Read, Row, read_row, row_form
 
 _encoder: Final = msgspec.json.Encoder()
@@ -45,8 +45,9 @@ def read(read_line: Callable[[int], bytes], most: int = ROW_BYTES_MAX) -> Iterat
 
 def _read(text: bytes, line: int, column: int) -> Read:
     try:
-        return Read(line, read_row(read_json(text, line, column)))
+        return Read(line, read_row(read_json(text)))
     except NoJson as error:
-        return Read(line, None, f"line {error.line}, column {error.column}: {error.message}")
+        column = place_behind(text[: error.at], line, column)[1]
+        return Read(line, None, f"line {line}, column {column}: {error.message}")
     except UserError as error:
         return Read(line, None, f"line {line}, column {column}: {error.message}")
