@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ from keyhaus.cli.main import app
 from keyhaus.core.objects import pack
 from tests.e2e.conftest import Serve
 from tests.support.processes import HOST, SOURCE, RunningKeyhaus
+from tests.support.programs import require_program
 
+ROOT = Path(__file__).parents[2]
 LATER = 9_999_999_999_999
 VALUES: tuple[Any, ...] = (
     "text é",
@@ -299,3 +302,31 @@ def test_a_terminal_sees_progress_and_a_file_does_not(tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait(60) == 0
     assert b"checking" in shown and b"rows/s" in shown, shown
+
+
+def test_the_sessions_of_the_page_are_real(server: RunningKeyhaus, tmp_path: Path) -> None:
+    require_program("redis-cli")
+    page = (ROOT / "docs" / "how-to" / "import-and-export.md").read_text()
+    sessions = "".join(re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "keyhaus").write_text(f'#!/bin/sh\nexec {sys.executable} -m keyhaus "$@"\n')
+    (tmp_path / "bin" / "keyhaus").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(SOURCE)}
+    compared = 0
+    for session in re.split(r"^\$ ", sessions, flags=re.MULTILINE)[1:]:
+        words, _, shown = session.partition("\n")
+        if words.startswith("keyhaus serve"):
+            continue
+        run = subprocess.run(
+            ["bash", "-c", words.replace("19272", str(server.port))],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert run.stdout == shown, words
+        compared += 1
+    assert compared >= 14

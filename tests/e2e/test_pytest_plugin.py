@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,12 @@ def test_nothing_is_imported_before_a_fixture_is_used(run: pytest.Pytester) -> N
         """
     )
     run.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+
+
+def test_the_examples_of_the_page_pass(run: pytest.Pytester) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "test-with-pytest.md").read_text()
+    (settings,) = re.findall(r"^```ini\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    run.makeini(settings)
+    run.makepyfile("\n".join(examples))
+    run.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=4)

@@ -214,7 +214,8 @@ class Import:
             )
         self.skipped += len(there)
         self.meter.rows += len(batch) - len(there)
-        self.meter.bytes += sum(len(row.key) + len(row.value) for _, row in batch)
+        left = set(there)
+        self.meter.bytes += sum(len(row.key) + len(row.value) for _, row in batch if row.key not in left)
 
     def _load(self, batch: list[tuple[int, Row]]) -> list[bytes]:
         assert self.door is not None
