@@ -118,7 +118,76 @@ def test_a_whole_range_that_is_too_large_is_an_error(client: Caller) -> None:
     assert client("TYPED", "RANGE", "", "", "LIMIT", 2, "ALL")[0] == b"02"
 
 
-@pytest.mark.parametrize("words", ["KEYS ALL", "MATCH * ALL", "LIMIT 0 ALL", "LIMIT ALL", "ALL REV", "LIMIT 1 REV ALL"])
+@pytest.mark.parametrize("words", ["KEYS ALL", "MATCH * ALL", "LIMIT 0 ALL", "ALL LIMIT", "ALL MATCH *", "LIMIT x ALL"])
 def test_words_that_a_whole_range_does_not_take(client: Caller, words: str) -> None:
     client.raises("SYNTAX", "TYPED", "RANGE", "", "", *words.split())
     assert client("TYPED", "RANGE", "", "", "MATCH", "ALL") == [None, []]
+    assert client("TYPED", "RANGE", "", "", "ALL", "REV", "LIMIT", 1, "DB", 3, "EXPIRES") == [None, []]
+
+
+def test_a_range_of_any_database_tells_expiries(client: Caller) -> None:
+    client("SELECT", 3)
+    client("SET", "a", "x", "PXAT", 9_999_999_999_999)
+    put(client, "b", [1])
+    client("SELECT", 0)
+    assert client("TYPED", "RANGE", "", "", "EXPIRES", "DB", 3) == [
+        None,
+        [b"a", b"TEXT", b"x", 9_999_999_999_999, b"b", b"OBJECT", pack([1])[1], -1],
+    ]
+    assert client("TYPED", "RANGE", "", "", "DB", 3, "MATCH", "EXPIRES") == [None, []]
+    assert client("TYPED", "RANGE", "", "", "DB", 3, "LIMIT", 1, "EXPIRES")[0] == b"b"
+    assert client("DBSIZE") == 0, "the connection's own database is what it was"
+    for words in (("DB",), ("DB", "x"), ("EXPIRES", "LIMIT")):
+        client.raises("SYNTAX", "TYPED", "RANGE", "", "", *words)
+    client.raises("ERR", "TYPED", "RANGE", "", "", "DB", 16)
+
+
+def test_one_moment_has_all_databases() -> None:
+    sessions = Sessions()
+    client, other = sessions.connect(), sessions.connect()
+    client("SET", "a", "before")
+    client("TYPED", "LOAD", 5, "OVERWRITE", "b", "TEXT", "before", -1)
+    client("BEGIN", "READONLY")
+    other("SET", "a", "after")
+    other("TYPED", "LOAD", 5, "OVERWRITE", "b", "TEXT", "after", -1)
+    assert client("TYPED", "RANGE", "", "")[1] == [b"a", b"TEXT", b"before"]
+    assert client("TYPED", "RANGE", "", "", "DB", 5)[1] == [b"b", b"TEXT", b"before"]
+    client("ROLLBACK")
+
+
+def test_rows_are_loaded_with_kind_and_expiry(client: Caller) -> None:
+    rows = ("a", "TEXT", "x", 9_999_999_999_999, "b", "BYTES", b"\xff", -1, "c", "OBJECT", pack([1])[1], -1)
+    assert client("TYPED", "LOAD", 0, "OVERWRITE", *rows) == []
+    assert client("PEXPIRETIME", "a") == 9_999_999_999_999
+    assert client("PEXPIRETIME", "b") == -1
+    assert client("TYPED", "GET", "b", "c") == [[b"BYTES", b"\xff"], [b"OBJECT", pack([1])[1]]]
+    assert client("TYPED", "LOAD", 0, "OVERWRITE", "past", "TEXT", "x", 1) == []
+    assert client("GET", "past") is None, "what has expired by now is there for nobody"
+
+
+def test_keys_that_are_there_are_told_skipped_or_stop_all(client: Caller) -> None:
+    client("SET", "b", "old")
+    rows = ("a", "TEXT", "1", -1, "b", "TEXT", "2", -1, "a", "TEXT", "3", -1)
+    assert client("TYPED", "LOAD", 0, "FAIL", *rows) == [b"b", b"a"]
+    assert client("MGET", "a", "b") == [None, b"old"]
+    assert client("TYPED", "LOAD", 0, "SKIP", *rows) == [b"b", b"a"]
+    assert client("MGET", "a", "b") == [b"1", b"old"]
+    assert client("TYPED", "LOAD", 0, "OVERWRITE", *rows) == []
+    assert client("MGET", "a", "b") == [b"3", b"2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("SYNTAX", "0 OVERWRITE before TEXT x -1 a TEXT x"),
+        ("SYNTAX", "0 OVERWRITE before TEXT x -1 a LIST x -1"),
+        ("SYNTAX", "0 MERGE before TEXT x -1 a TEXT x -1"),
+        ("ERR", "16 OVERWRITE before TEXT x -1 a TEXT x -1"),
+        ("ERR", "0 OVERWRITE before TEXT x -1 a OBJECT \xc1 -1"),
+        ("ERR", "0 OVERWRITE before TEXT x -1 a TEXT x 0"),
+        ("SYNTAX", "0 OVERWRITE before TEXT x -1 a TEXT x soon"),
+    ],
+)
+def test_what_is_no_row_loads_nothing(client: Caller, code: str, words: str) -> None:
+    client.raises(code, "TYPED", "LOAD", *words.split())
+    assert client("EXISTS", "a", "before") == 0

@@ -9,6 +9,8 @@ import typer
 from keyhaus import __version__
 from keyhaus.cli import backup
 from keyhaus.cli.check import check
+from keyhaus.cli.export import export
+from keyhaus.cli.import_ import import_
 from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
 
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.add_typer(backup.app, name="backup")
+app.command()(export)
+app.command("import")(import_)
 app.command()(check)
 app.command()(salvage)
 

@@ -42,9 +42,9 @@ class Remote:
             words = ("AUTH", unquote(parts.username), unquote(parts.password)) if parts.username else None
             self.ask(*(words or ("AUTH", unquote(parts.password))))
 
-    def ask(self, *words: str) -> Any:
+    def ask(self, *words: str | bytes) -> Any:
         """A request's reply. Raises Refused where it is an error, OSError where the connection is lost."""
-        encoded = [word.encode("utf-8", "surrogateescape") for word in words]
+        encoded = [word if isinstance(word, bytes) else word.encode("utf-8", "surrogateescape") for word in words]
         self._socket.sendall(
             b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
         )

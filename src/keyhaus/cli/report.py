@@ -41,8 +41,9 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def as_json(value: Any) -> None:
-    typer.echo(msgspec.json.encode(value).decode())
+def as_json(value: Any, *, err: bool = False) -> None:
+    """Prints one line of JSON, on standard error where that is wanted."""
+    typer.echo(msgspec.json.encode(value).decode(), err=err)
 
 
 def findings(found: Iterable[Finding], json: bool) -> None:

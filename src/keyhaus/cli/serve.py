@@ -57,6 +57,7 @@ OPTIONS: Final = (
     "archive-dir",
     "snapshot-max-ms",
     "snapshot-max-bytes",
+    "state-file",
     "max-memory",
     "max-memory-policy",
     "max-memory-samples",
@@ -157,6 +158,8 @@ def serve(
 
       keyhaus serve --engine memory --listen resp://127.0.0.1:6379
 
+      keyhaus serve --engine memory --state-file state.json
+
       keyhaus serve --memtable-bytes 256mb --cache-bytes 1gb --archive-dir /mnt/archive
 
       keyhaus serve --durability everysec --set timeout=300
@@ -178,10 +181,11 @@ def serve(
             raise typer.BadParameter(f"{name} has an option of its own: use that", param_hint="--set")
         texts[name] = value
     settings = Settings(**_values(texts))
-    try:
-        check(settings["engine"], {"max-memory": settings["max-memory"]})
-    except UserError as error:
-        raise typer.BadParameter(error.message, param_hint="--max-memory") from None
+    for name in ("max-memory", "state-file"):
+        try:
+            check(settings["engine"], {name: settings[name]})
+        except UserError as error:
+            raise typer.BadParameter(error.message, param_hint=f"--{name}") from None
     if settings.integer("journal-max-bytes") < settings.integer("journal-segment-bytes"):
         raise typer.BadParameter(
             "it is less than one segment (--journal-segment-bytes)", param_hint="--journal-max-bytes"

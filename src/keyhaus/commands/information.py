@@ -214,6 +214,9 @@ def _keyhaus(view: View) -> Fields:
         "journal_groups": store["groups"],
         "journal_syncs": store["syncs"],
         "backup_error": " ".join(str(store["backups"].get("last_error", "")).split()),
+        "state_file": view.facts.get("state_file", ""),
+        "state_saved_unix_ms": view.facts.get("state_saved_unix_ms", 0),
+        "state_error": view.facts.get("state_error", ""),
         "poisoned": " ".join(str(store["poisoned"]).split()),
         "no_further_segment": int(store["full"]),  # writes go on while they fit into the prepared ones
         **store["keeping"],

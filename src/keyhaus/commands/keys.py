@@ -26,7 +26,8 @@ _INT_MIN, _INT_MAX = -(1 << 31), (1 << 31) - 1
 
 
 @contextmanager
-def _in_database(tx: Transaction, database: int) -> Iterator[None]:
+def in_database(tx: Transaction, database: int) -> Iterator[None]:
+    """Lets a command address another database for a while."""
     home, tx.database = tx.database, database
     try:
         yield
@@ -34,8 +35,8 @@ def _in_database(tx: Transaction, database: int) -> Iterator[None]:
         tx.database = home
 
 
-def _database(tx: Transaction, word: bytes) -> int:
-    """The number of a database."""
+def database_number(tx: Transaction, word: bytes) -> int:
+    """The number of a database. Raises UserError where there is none."""
     number = integer(word)
     if not _INT_MIN <= number <= _INT_MAX:
         raise Syntax(f"value is out of range, value must between {_INT_MIN} and {_INT_MAX}")
@@ -173,7 +174,7 @@ async def copy(tx: Transaction, args: list[bytes], context: Context) -> Any:
     record = tx.get(source)
     if record is None:
         return 0
-    with _in_database(tx, database):
+    with in_database(tx, database):
         if tx.get(destination) is not None and not replace:
             return 0
         _put(tx, destination, record)
@@ -189,7 +190,7 @@ def _copy_options(tx: Transaction, args: list[bytes]) -> tuple[int, bool]:
             replace = True
         elif word == b"DB" and place + 1 < len(args):
             place += 1
-            database = _database(tx, args[place])
+            database = database_number(tx, args[place])
         else:
             raise Syntax
         place += 1
@@ -207,14 +208,14 @@ def _copy_options(tx: Transaction, args: list[bytes]) -> tuple[int, bool]:
     syntax="key db",
 )
 async def move(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    database = _database(tx, args[2])
+    database = database_number(tx, args[2])
     if database == tx.database:
         raise UserError("source and destination objects are the same")
     key = args[1]
     record = tx.get(key)
     if record is None:
         return 0
-    with _in_database(tx, database):
+    with in_database(tx, database):
         if tx.get(key) is not None:
             return 0
         _put(tx, key, record)

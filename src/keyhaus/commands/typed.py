@@ -6,28 +6,32 @@
 
 To plain commands TEXT and BYTES are strings. An OBJECT is read by GET and its like as its JSON text, and what changes
 strings answers WRONGTYPE. Typed keys (core/keys.py) are put here alone, and KEYS, SCAN and RANGE don't tell of them.
+
+RANGE with EXPIRES tells all that there is of a row, LOAD puts it back: exports and imports are made of these two.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from keyhaus.commands.help import add_help
+from keyhaus.commands.keys import database_number, in_database
 from keyhaus.commands.scanning import bounded_page, plain_end, range_options
 from keyhaus.commands.spec import Flag, Keys, command, container, integer, option
 from keyhaus.commands.values import check_reply_bytes
 from keyhaus.core import objects
 from keyhaus.core.context import Context
-from keyhaus.core.errors import Syntax
+from keyhaus.core.errors import Syntax, UserError
 from keyhaus.core.keys import PLAIN_END, unpack_key
 from keyhaus.core.reply import OK
 from keyhaus.store import record as rec
 from keyhaus.store.record import Record
 from keyhaus.store.transaction import Transaction
-from keyhaus.store.whole_range import Rows, whole_range
+from keyhaus.store.whole_range import whole_range
 
 GROUP: Final = "generic"
 SINCE: Final = "keyhaus 0.1"
+NEVER: Final = -1  # in place of an expiry, as PEXPIRETIME has it
 _FLAGS: Final = {b"TEXT": 0, b"BYTES": rec.BYTES, b"OBJECT": rec.OBJECT}
 
 container("TYPED", Flag(0), summary="Puts and reads values with their kinds.", since=SINCE, group=GROUP)
@@ -49,15 +53,66 @@ async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if len(args) % 3 != 2:
         raise Syntax("syntax error: expected TYPED PUT key kind value [key kind value ...]")
     for key, kind, value in zip(args[2::3], args[3::3], args[4::3], strict=True):
-        flags = _FLAGS.get(option(kind))
-        if flags is None:
-            raise Syntax("syntax error: a kind is TEXT, BYTES or OBJECT")
-        if flags == rec.OBJECT:
-            objects.decode(value)  # what nobody could read is refused
-        if key >= PLAIN_END:
-            unpack_key(key)
-        tx.put(key, value, flags=flags, typed=True)
+        tx.put(key, value, flags=_checked_flags(key, kind, value), typed=True)
     return OK
+
+
+def _checked_flags(key: bytes, kind: bytes, value: bytes) -> int:
+    """The flags of a record of a kind. Raises Syntax, and UserError for a key or an object that nobody could read."""
+    flags = _FLAGS.get(option(kind))
+    if flags is None:
+        raise Syntax("syntax error: a kind is TEXT, BYTES or OBJECT")
+    if flags == rec.OBJECT:
+        objects.decode(value)
+    if key >= PLAIN_END:
+        unpack_key(key)
+    return flags
+
+
+@command(
+    "TYPED|LOAD",
+    -8,
+    Flag.WRITE | Flag.DENY_OOM,
+    keys=Keys(4, -4, 4),
+    summary="Puts rows into a database, each with its kind and when it expires (-1: never), in milliseconds since "
+    "1970, and returns which keys were there: FAIL then puts none, SKIP the others, OVERWRITE does not look.",
+    since=SINCE,
+    group=GROUP,
+    syntax="db <OVERWRITE | SKIP | FAIL> key <TEXT | BYTES | OBJECT> value expires "
+    "[key <TEXT | BYTES | OBJECT> value expires ...]",
+    complexity="O(n), n the number of keys",
+)
+async def load(tx: Transaction, args: list[bytes], context: Context) -> Any:
+    if len(args) % 4:
+        raise Syntax("syntax error: expected TYPED LOAD db mode key kind value expires [key kind value expires ...]")
+    database, mode = database_number(tx, args[2]), option(args[3])
+    if mode not in (b"OVERWRITE", b"SKIP", b"FAIL"):
+        raise Syntax("syntax error: what happens to a key that is there is OVERWRITE, SKIP or FAIL")
+    there: list[bytes] = []
+    rows: list[tuple[bytes, bytes, int, int]] = []
+    with in_database(tx, database):
+        named: set[bytes] = set()
+        for key, kind, value, expires in zip(args[4::4], args[5::4], args[6::4], args[7::4], strict=True):
+            row = key, value, _expiry(expires), _checked_flags(key, kind, value)
+            if mode != b"OVERWRITE" and (key in named or tx.get(key) is not None):
+                there.append(key)
+            else:
+                named.add(key)
+                rows.append(row)
+        if mode != b"FAIL" or not there:
+            for row in rows:
+                tx.put(*row, typed=True)
+    return there
+
+
+def _expiry(word: bytes) -> int:
+    """When a row expires, as a record has it. Raises UserError."""
+    expires = integer(word)
+    if expires == NEVER:
+        return 0
+    if expires <= 0:
+        raise UserError("an expiry is in milliseconds since 1970, or -1 for never")
+    return expires
 
 
 @command(
@@ -93,46 +148,76 @@ async def keys(tx: Transaction, args: list[bytes], context: Context) -> Any:
     return await tx.keys(None, tx.store.settings.integer("max-reply-bytes"), typed=True)
 
 
+class _Options(NamedTuple):
+    """What TYPED RANGE was asked for beside RANGE's words."""
+
+    words: list[bytes]
+    database: int
+    expires: bool
+    whole: bool
+
+
 @command(
     "TYPED|RANGE",
     -4,
     Flag.READ | Flag.RANGES,
-    summary="Returns the keys from start to before end, each with its value's kind and the value, and the next page. "
+    summary="Returns the keys from start to before end, each with its value's kind and the value, and the next page; "
+    "with EXPIRES also when each expires (-1: never), in milliseconds since 1970. "
     "With ALL it is the whole range, of one moment, or its first LIMIT keys, and the first key that these leave out.",
     since=SINCE,
     group=GROUP,
-    syntax="start end [REV] [LIMIT count] [MATCH pattern | ALL]",
+    syntax="start end [REV] [LIMIT count] [MATCH pattern | ALL] [DB db] [EXPIRES]",
     complexity="O(log n + m), n the number of keys and m of those looked at, at most 10,000 without ALL",
 )
 async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
     start, end = args[2], args[3] or None
     if start < PLAIN_END:
         end = plain_end(args[3])  # else they are typed keys, to whoever asks for them
-    if len(args) > 4 and option(args[-1]) == b"ALL" and option(args[-2]) != b"MATCH":
-        rows, following = await _all(tx, start, end, args[4:-1])
-    else:
-        options = range_options(args[1:])
-        if options.keys_only:
-            raise Syntax
-        await tx.order()
-        rows, following = bounded_page(tx, start, end, options)
-    shown: list[bytes] = []
+    own = _own_options(tx, args)
+    options = range_options(own.words)
+    if options.keys_only or (own.whole and options.pattern is not None):
+        raise Syntax
+    with in_database(tx, own.database):
+        if own.whole:
+            most = tx.store.settings.integer("max-reply-bytes")
+            limit = _whole_limit(own.words)
+            rows, following = await whole_range(tx, start, end, limit=limit, most=most, reverse=options.reverse)
+        else:
+            await tx.order()
+            rows, following = bounded_page(tx, start, end, options)
+    shown: list[bytes | int] = []
     for key, record in rows:
         shown += (key, _kind(record), rec.value_of(record))
+        if own.expires:
+            shown.append(rec.expires_of(record) or NEVER)
     return [following, shown]
 
 
-async def _all(tx: Transaction, start: bytes, end: bytes | None, words: list[bytes]) -> tuple[Rows, bytes | None]:
-    """The whole range; `words` are the options before ALL."""
-    reverse = bool(words) and option(words[0]) == b"REV"
-    given = words[1:] if reverse else words
-    if given and (len(given) != 2 or option(given[0]) != b"LIMIT"):
-        raise Syntax
-    limit = integer(given[1]) if given else None
-    if limit is not None and limit < 1:
-        raise Syntax
-    most = tx.store.settings.integer("max-reply-bytes")
-    return await whole_range(tx, start, end, limit=limit, most=most, reverse=reverse)
+def _own_options(tx: Transaction, args: list[bytes]) -> _Options:
+    """What TYPED RANGE has beside RANGE's words. Raises Syntax."""
+    words, database, expires, whole = args[1:4], tx.database, False, False
+    place = 4
+    while place < len(args):
+        word = option(args[place])
+        step = 2 if word in (b"DB", b"LIMIT", b"MATCH") else 1
+        if word == b"EXPIRES":
+            expires = True
+        elif word == b"ALL":
+            whole = True
+        elif word != b"DB":
+            words += args[place : place + step]
+        elif place + 1 == len(args):
+            raise Syntax
+        else:
+            database = database_number(tx, args[place + 1])
+        place += step
+    return _Options(words, database, expires, whole)
+
+
+def _whole_limit(words: list[bytes]) -> int | None:
+    """How many rows were asked for, however many one page may have."""
+    names = [option(word) for word in words[3:]]
+    return integer(words[3 + names.index(b"LIMIT") + 1]) if b"LIMIT" in names else None
 
 
 def _kind(record: Record) -> bytes:

@@ -93,3 +93,6 @@ CHANGES_PLACES_MAX: Final = 1024  # where readers go on; the one that was used l
 EVICTION_STEP_KEYS: Final = 64  # given up at once, before a command or in a turn of their own; about half a millisecond
 EVICTION_SLACK_BYTES: Final = 64 * KIB  # more than there should be that no write waits for while keys are given up
 EVICTION_SAMPLES_MAX: Final = 1000
+
+# Files of rows.
+ROW_BYTES_MAX: Final = 512 * MIB  # one row of a file, escapes and all: a line, a member, a cell

@@ -288,6 +288,11 @@ TABLE: Final = {
             memory=True,
         ),
         Setting(
+            "state-file",
+            "",
+            "In memory mode: the JSON file that the data is loaded from, and kept in; empty for none",
+        ),
+        Setting(
             "max-memory",
             0,
             "In memory mode: how much memory the data may take; 0 for no limit",
@@ -429,6 +434,11 @@ def check(engine: str, changes: Mapping[str, Any]) -> None:
         raise UserError(
             f"max-memory is for the memory engine: with {engine} the data need not fit into memory, and cache-bytes, "
             "block-cache-bytes and memtable-bytes say how much of it is kept there"
+        )
+    if engine != "memory" and changes.get("state-file"):
+        raise UserError(
+            f"state-file is for the memory engine: with {engine} the data is on the disk as it is, and keyhaus import "
+            "and keyhaus export move such a file in and out"
         )
 
 

@@ -74,6 +74,8 @@ def _settings(path: str | os.PathLike[str] | None, values: dict[str, Any]) -> Se
         if name in _DIRECTORIES and text:
             parsed[keyword] = str(Path(text).absolute())  # the process may go to another directory
     settings = Settings(**parsed)
+    if settings["state-file"]:
+        raise UserError("state-file is for keyhaus serve: keyhaus import and keyhaus export read and write such a file")
     check(settings["engine"], {"max-memory": settings["max-memory"]})
     if path is not None:
         settings.put("dir", str(Path(path).absolute()))

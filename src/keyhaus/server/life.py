@@ -11,8 +11,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -22,9 +22,9 @@ from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsLock
 from keyhaus.core.errors import OtherFormat, StorageError
 from keyhaus.core.settings import Settings
-from keyhaus.core.wait import Wait
 from keyhaus.server.server import Address, Server
-from keyhaus.server.spawn import LoopSpawn
+from keyhaus.server.spawn import LoopSpawn, driven
+from keyhaus.server.state import StateFile
 from keyhaus.session.hub import Hub
 from keyhaus.store import opening
 from keyhaus.store.opening import UnusableDirectory
@@ -66,6 +66,7 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
         store = await _open(settings, loop)
         hub = Hub(store, settings, SystemClock(), secrets.token_hex(20))
         server = Server(hub, loop)
+        state = server.state = _state(store, settings, loop)
         for address, sockets in bound:
             await server.listen(address, sockets)
         # What lives now lives as long as the process: the collector need not walk it again and again.
@@ -73,11 +74,15 @@ async def _serve(settings: Settings, addresses: Sequence[Address], ready: Callab
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
         server.watch_idle()
+        if state is not None:
+            state.begin()
         ready(server.addresses)
         await stop.wait()
         log.info("stopping", extra={"clients": len(server.connections)})
         try:
             await server.stop()
+            if state is not None:
+                await state.close()
         except StorageError as error:
             raise StartFailed(f"the database was not closed cleanly: {error.message}") from error
         log.info("stopped")
@@ -112,24 +117,25 @@ def _take(settings: Settings) -> OsLock | None:
 
 async def _open(settings: Settings, loop: asyncio.AbstractEventLoop) -> Store:
     try:
-        return await _driven(opening.open_store(settings, LoopSpawn(loop)), loop)
+        return await driven(opening.open_store(settings, LoopSpawn(loop)), loop)
     except OtherFormat as error:
         raise StartFailed(_refusal(settings["dir"], error)) from error
     except StorageError as error:
         raise StartFailed(error.message) from error
 
 
-async def _driven(running: Coroutine[Wait, None, Store], loop: asyncio.AbstractEventLoop) -> Store:
-    """Runs a coroutine that awaits core's Waits."""
-    while True:
-        try:
-            wait = running.send(None)
-        except StopIteration as stop:
-            store: Store = stop.value
-            return store
-        fired: asyncio.Future[None] = loop.create_future()
-        wait.on_fire(partial(fired.set_result, None))
-        await fired
+def _state(store: Store, settings: Settings, loop: asyncio.AbstractEventLoop) -> StateFile | None:
+    """The state file, loaded; None where there is none."""
+    if not settings["state-file"]:
+        return None
+    before = loop.time()
+    try:
+        state = StateFile(store, Path(settings["state-file"]), loop)
+        rows = state.load()
+    except StorageError as error:
+        raise StartFailed(error.message) from error
+    log.info("loaded", extra={"file": str(state.path), "rows": rows, "seconds": round(loop.time() - before, 3)})
+    return state
 
 
 def _refusal(directory: str, error: OtherFormat) -> str:

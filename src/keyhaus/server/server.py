@@ -24,6 +24,7 @@ from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.text import TextCodec
 from keyhaus.server.connection import Connection, UnterminatedConnection
 from keyhaus.server.recognition import Recognition
+from keyhaus.server.state import StateFile
 from keyhaus.session.hub import Hub
 
 log = logging.getLogger("keyhaus.server")
@@ -92,6 +93,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.unrecognised: set[Recognition] = set()
         self.addresses: list[Address] = []
+        self.state: StateFile | None = None
         self._listeners: list[asyncio.Server] = []
         self._drained = asyncio.Event()
         self._yields_from_ns = 0
@@ -156,6 +158,7 @@ class Server:
             "bind": " ".join(hosts),
             "fast_lane": "none",
             "executable": sys.executable,
+            **({} if self.state is None else self.state.facts()),
         }
 
     def watch_idle(self) -> None:

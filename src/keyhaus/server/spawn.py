@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from keyhaus.core.helper_process import BACKGROUND_NICENESS, HelperProcess
 from keyhaus.core.spawn import Timer, random_bytes
+from keyhaus.core.wait import Wait
 
+_Result = TypeVar("_Result")
 _Job: TypeAlias = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
 
 
@@ -64,3 +67,16 @@ class LoopSpawn:
 
     def random_bytes(self, count: int) -> bytes:
         return random_bytes(count)
+
+
+async def driven(running: Coroutine[Wait, None, _Result], loop: asyncio.AbstractEventLoop) -> _Result:
+    """Runs a coroutine that awaits core's Waits."""
+    while True:
+        try:
+            wait = running.send(None)
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+        fired: asyncio.Future[None] = loop.create_future()
+        wait.on_fire(partial(fired.set_result, None))
+        await fired
