@@ -11,6 +11,7 @@ from keyhaus.cli import backup
 from keyhaus.cli.check import check
 from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
+from keyhaus.cli.shell.command import shell
 
 app = typer.Typer(
     name="keyhaus",
@@ -21,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.command()(shell)
 app.add_typer(backup.app, name="backup")
 app.command()(check)
 app.command()(salvage)
