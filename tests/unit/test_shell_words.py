@@ -1,4 +1,4 @@
-"""Words of the shell: quoting both ways, what stands before the cursor, scripts, aliases, and what is not remembered."""
+"""Words of the shell: quoting both ways, what stands before the cursor, scripts, aliases, what is not remembered."""
 
 from __future__ import annotations
 

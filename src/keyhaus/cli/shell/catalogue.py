@@ -111,7 +111,8 @@ def _arguments(told: Any, depth: int) -> tuple[Argument, ...]:
 
 
 def _argument(told: dict[str, Any], depth: int) -> Argument:
-    flags = {_text(flag) for flag in told.get("flags", ()) or ()}
+    words = told.get("flags")
+    flags = {_text(word) for word in words} if isinstance(words, list) else set()
     return Argument(
         _text(told.get("display_text")) or _text(told.get("name")),
         _text(told.get("type")),
@@ -146,7 +147,7 @@ def _written(argument: Argument) -> str:
     else:
         body = argument.name
     if argument.multiple:
-        body = f"{body} [{body} ...]"
+        body = f"{body} ..." if argument.optional and not argument.token else f"{body} [{body} ...]"
     if argument.token and argument.kind != "pure-token":
         body = f"{argument.token} {body}"
     return f"[{body}]" if argument.optional else body

@@ -132,7 +132,7 @@ def table_of(words: Sequence[bytes], reply: Any) -> Table | None:
 def _page(name: str, words: Sequence[bytes], reply: Any) -> Table | None:
     if not isinstance(reply, list) or len(reply) != 2 or not isinstance(reply[1], list):
         return None
-    following, items = reply
+    items = reply[1]
     options = {word.upper() for word in words[3:]}
     pairs = name == "RANGE" and b"KEYS" not in options
     if len(items) > TABLE_ROWS_MAX or not all(isinstance(item, bytes) for item in items):
