@@ -13,6 +13,7 @@ from keyhaus.cli.export import export
 from keyhaus.cli.import_ import import_
 from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
+from keyhaus.cli.shell.command import shell
 
 app = typer.Typer(
     name="keyhaus",
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.command()(shell)
 app.add_typer(backup.app, name="backup")
 app.command()(export)
 app.command("import")(import_)

@@ -1,0 +1,174 @@
+"""One connection to a server as the shell needs it: opened when told to, closed at any doubt, a request sent once."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from keyhaus.cli.shell.replies import Reader
+from keyhaus.client.address import DEFAULT_URL, parse_url
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
+from keyhaus.client.words import request
+from keyhaus.core.errors import Error
+from keyhaus.core.reply import Push
+
+CONNECT_SECONDS: Final = 5.0
+_NAME: Final = "keyhaus-shell"
+_REDIS_PORT: Final = 6379
+_FORM: Final = "expected keyhaus://HOST:PORT/DATABASE, or redis://[[USER]:PASSWORD@]HOST:PORT/DATABASE"
+
+
+class Target(NamedTuple):
+    """A server, one of its databases, and who asks."""
+
+    host: str
+    port: int
+    database: int = 0
+    user: str = ""
+    password: str | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_target(url: str) -> Target:
+    """The target that a URL names: keyhaus://, redis://, or HOST:PORT alone. Raises ValueError."""
+    if "://" not in url:
+        url = f"keyhaus://{url}"
+    parts = urlsplit(url)
+    if parts.scheme != "redis":
+        return Target(*parse_url(url))
+    database = parts.path.removeprefix("/") or "0"
+    if not parts.hostname or parts.query or parts.fragment or not (database.isascii() and database.isdecimal()):
+        # Without the URL: an error's text ends up in logs, and a password must not.
+        raise ValueError(f"the redis:// URL names no server: {_FORM}")
+    password = None if parts.password is None else unquote(parts.password)
+    return Target(parts.hostname, parts.port or _REDIS_PORT, int(database), unquote(parts.username or ""), password)
+
+
+DEFAULT_TARGET: Final = parse_target(DEFAULT_URL)
+
+
+class Link:
+    """A connection that may be closed and opened again.
+
+    Args:
+        target: Where to.
+        seconds: How long a reply may take; None: as long as it takes. Connecting is limited in any case.
+
+    Attributes:
+        target: Where to, with the database and the password that a connection begins with.
+        wants_password: Whether the server refused to greet whoever names no user.
+    """
+
+    def __init__(self, target: Target, seconds: float | None = None) -> None:
+        self.target = target
+        self.wants_password = False
+        self._seconds = seconds
+        self._socket: socket.socket | None = None
+        self._reader: Reader | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._socket is not None
+
+    def open(self) -> None:
+        """Connects: says who asks, asks for RESP3, selects the database.
+
+        Raises:
+            ConnectionLost: Nobody answers there, or nobody who speaks RESP.
+            Error: The server refuses the password or the database.
+        """
+        place = (self.target.host, self.target.port)
+        try:
+            opened = socket.create_connection(place, CONNECT_SECONDS if self._seconds is None else self._seconds)
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise ConnectionLost(f"nobody answers at {self.target}: {reason}") from error
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket, self._reader = opened, Reader(opened.makefile("rb"))
+        try:
+            self._greet()
+        except OutcomeUnknown as error:
+            raise ConnectionLost(f"{self.target} was reached, but {error.message}") from error
+        except BaseException:
+            self.close()
+            raise
+        opened.settimeout(self._seconds)
+
+    def _greet(self) -> None:
+        target = self.target
+        answer = self.hello()
+        if isinstance(answer, Error) and answer.code not in ("NOAUTH", "NOPROTO", "ERR"):
+            raise answer
+        if isinstance(answer, Error) and answer.code != "NOAUTH" and target.password is not None:
+            self._must("AUTH", *filter(None, (target.user,)), target.password)
+        self.wants_password = isinstance(answer, Error) and answer.code == "NOAUTH"
+        if target.database and not self.wants_password:
+            self._must("SELECT", str(target.database))
+
+    def hello(self) -> Any:
+        """Asks for RESP3, where maps are maps; the server's answer, which may be an error. Raises OutcomeUnknown."""
+        target = self.target
+        words = ["HELLO", "3"]
+        if target.password is not None:
+            words += ["AUTH", target.user or "default", target.password]
+        return self.ask([word.encode() for word in (*words, "SETNAME", _NAME)])
+
+    def _must(self, *words: str) -> None:
+        answer = self.ask([word.encode() for word in words])
+        if isinstance(answer, Error):
+            raise answer
+
+    def ask(self, words: Sequence[bytes], pushed: Callable[[Push], None] | None = None) -> Any:
+        """A request's reply, which may be an Error.
+
+        Args:
+            words: The request.
+            pushed: Is given what the server says without being asked, before the reply.
+
+        Raises:
+            ConnectionLost: It is closed; nothing was sent.
+            OutcomeUnknown: It broke, or no reply came in time; it is closed now.
+        """
+        opened = self._socket
+        if opened is None:
+            raise ConnectionLost("not connected")
+        try:
+            opened.sendall(request(*words))
+            return self.receive(pushed)
+        except OSError as error:
+            self.close()
+            raise OutcomeUnknown(f"the connection was lost: {error.strerror or error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def receive(self, pushed: Callable[[Push], None] | None = None) -> Any:
+        """What comes next. Raises OutcomeUnknown, OSError."""
+        reader = self._reader
+        if reader is None:
+            raise ConnectionLost("not connected")
+        try:
+            while isinstance(reply := reader.reply(), Push):
+                if pushed is not None:
+                    pushed(reply)
+            return reply
+        except TimeoutError as error:
+            self.close()
+            raise OutcomeUnknown("no reply came in time") from error
+        except (EOFError, Error, OSError) as error:
+            self.close()
+            reason = error.message if isinstance(error, Error) else error
+            raise OutcomeUnknown(f"the connection was lost: {reason}") from error
+
+    def close(self) -> None:
+        """Closes it; the server rolls back what it had begun."""
+        opened, self._socket, self._reader = self._socket, None, None
+        if opened is not None:
+            with contextlib.suppress(OSError):
+                opened.close()

@@ -1,0 +1,209 @@
+"""`keyhaus shell` with -c and from scripts, against a real server: output, exit statuses, and what is said when it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Serve
+from tests.support.load import Link
+from tests.support.processes import HOST, SOURCE, free_port, redis_server
+from tests.support.proxy import Cut, at, proxy
+
+_SECONDS = 60
+
+
+def _shell(port: int | str, *arguments: str, script: bytes | None = None) -> subprocess.CompletedProcess[str]:
+    url = f"keyhaus://{HOST}:{port}" if isinstance(port, int) else port
+    path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
+    run = subprocess.run(
+        [sys.executable, "-m", "keyhaus", "shell", url, *arguments],
+        input=b"" if script is None else script,
+        capture_output=True,
+        timeout=_SECONDS,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
+
+
+def test_commands_of_one_shot_run_one_after_the_other(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    run = _shell(port, "-c", 'SET greeting "hello world"', "-c", "GET greeting", "-c", "GET nothing", "-c", "INCR n")
+    assert (run.returncode, run.stdout, run.stderr) == (0, 'OK\n"hello world"\n(nil)\n(integer) 1\n', "")
+    page = _shell(port, "-c", "RANGE '' ''")
+    assert page.stdout == '1) (nil)\n2) 1) "greeting"\n   2) "hello world"\n   3) "n"\n   4) "1"\n'
+
+
+def test_an_error_is_the_exit_status_and_ends_it(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    words = ("-c", "SET a x", "-c", "INCR a", "-c", "SET a y")
+    run = _shell(port, *words)
+    assert (run.returncode, run.stdout) == (1, "OK\n(error) ERR value is not an integer or out of range\n")
+    assert run.stderr == "keyhaus: -c 2: INCR was answered with an error; nothing behind it was run\n"
+    on = _shell(port, *words, "--keep-going")
+    assert (on.returncode, on.stdout.splitlines()[-1]) == (1, "OK")
+    within = _shell(port, "-c", "MULTI", "-c", "INCR a", "-c", "EXEC")
+    assert within.returncode == 1 and "EXEC was answered with an error" in within.stderr
+
+
+def test_a_script_is_read_where_nobody_types(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    script = b"# don't mind\n\nSET a \"two\nlines\"\nGET a\nput name John Doe\nbatch k1 v1 k2 v2\nrange k1 k2\ndelete a\n"
+    run = _shell(port, script=script)
+    rows = '1) (nil)\n2) 1) "k1"\n   2) "v1"\n   3) "k2"\n   4) "v2"\n'
+    assert (run.returncode, run.stdout, run.stderr) == (0, f'OK\n"two\\nlines"\nOK\nOK\n{rows}(integer) 1\n', "")
+    assert _shell(port, "-c", "GET name").stdout == '"John Doe"\n'
+
+
+def test_a_script_ends_at_its_first_error_and_says_where(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    run = _shell(port, script=b"SET a 1\n\nGET 'a'b\nSET a 2\n")
+    assert (run.returncode, run.stdout) == (1, "OK\n")
+    assert run.stderr.startswith("keyhaus: line 3: the quotes are not balanced") and "nothing behind it" in run.stderr
+    assert _shell(port, "-c", "GET a").stdout == '"1"\n'
+    on = _shell(port, "--keep-going", script=b"put\nSET a 3\nquit\nSET a 4\n")
+    assert (on.returncode, on.stdout, on.stderr) == (1, "OK\n", "keyhaus: line 1: expected put key value\n")
+    assert _shell(port, "-c", "GET a").stdout == '"3"\n'
+
+
+def test_a_script_that_forgets_its_commit_says_so(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    run = _shell(port, script=b"BEGIN\nSET a 1\n")
+    assert run.returncode == 1 and "pessimistic transaction tx-" in run.stderr and "is rolled back" in run.stderr
+    assert _shell(port, script=b"BEGIN\nSET a 1\nCOMMIT\n").returncode == 0
+    assert _shell(port, "-c", "GET a").stdout == '"1"\n'
+
+
+def test_json_is_one_document_a_reply(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    script = b'SET k "\\xff"\nSET u "\\x1b[31m"\nGET k\nGET u\nRANGE "" "" KEYS\nCONFIG GET maxclients\nINCR k\nput\n'
+    run = _shell(port, "--json", "--keep-going", script=script)
+    assert [json.loads(line) for line in run.stdout.splitlines()] == [
+        *("OK", "OK", {"base64": "/w=="}, "\x1b[31m", [None, ["k", "u"]], {"maxclients": "10000"}),
+        {"error": "ERR", "message": "value is not an integer or out of range"},
+        {"error": "SYNTAX", "message": "expected put key value"},
+    ]
+    assert run.returncode == 1 and run.stdout.replace("\n", "").isprintable()
+    assert run.stderr.count("\n") == 2
+
+
+def test_nothing_that_controls_a_terminal_comes_out(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    with Link(port) as link:
+        evil = b"\x1b]0;owned\x07\x1b[2J\xc2\x9b31m\xe2\x80\xae\r"
+        link.ask(b"SET", evil, evil)
+    for line in ("RANGE '' ''", "SCAN 0", "KEYS *", "RANDOMKEY"):
+        for form in ((), ("--json",)):
+            shown = _shell(port, *form, "-c", line).stdout
+            assert "owned" in shown and shown.replace("\n", "").isprintable()
+
+
+def test_without_a_server_it_says_how_to_start_one() -> None:
+    port = free_port()
+    run = _shell(port, "-c", "PING")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        f"keyhaus: nobody answers at {HOST}:{port}: Connection refused\n"
+        f"keyhaus: start a server there with: keyhaus serve --port {port}\n"
+    )
+
+
+def test_what_is_no_url_is_refused_without_its_password() -> None:
+    run = _shell("redis://:geheim@host/x", "-c", "PING")
+    assert run.returncode == 2 and "geheim" not in run.stderr and "expected keyhaus://HOST:PORT/DATABASE" in run.stderr
+
+
+def test_what_answers_something_else_is_told_from_a_server(serve: Serve) -> None:
+    run = _shell(serve("--engine", "memory", listen="text").port, "-c", "PING")
+    assert run.returncode == 1 and "does not speak Redis' protocol" in run.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--keep-going",)])
+def test_behind_a_lost_connection_nothing_more_is_run(serve: Serve, options: tuple[str, ...]) -> None:
+    port = serve("--engine", "memory").port
+    with proxy(port) as between:
+        between.judge = at(b"INCR", cut=Cut.AFTER)
+        run = _shell(between.port, *options, script=b"BEGIN\nINCR n\nSET outside 1\nCOMMIT\n")
+        assert run.returncode == 1
+        assert "the connection was lost: the server closed the connection" in run.stderr
+        assert "the pessimistic transaction tx-" in run.stderr and "is rolled back" in run.stderr
+        between.judge = at(b"INCR", cut=Cut.AFTER)
+        run = _shell(between.port, *options, "-c", "INCR n", "-c", "SET outside 1")
+        assert "INCR may have been executed, once, or not at all" in run.stderr
+        assert [words[0] for words in between.requests].count(b"INCR") == 2, "it was sent once each time"
+    assert _shell(port, "-c", "GET outside", "-c", "GET n").stdout == '(nil)\n"1"\n'
+
+
+def test_a_commit_whose_answer_is_lost_says_whom_to_ask(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    with proxy(port) as between:
+        between.judge = at(b"COMMIT", cut=Cut.AFTER)
+        run = _shell(between.port, script=b"BEGIN\nINCR n\nCOMMIT\n")
+    (asking,) = [line for line in run.stderr.splitlines() if "TRANSACTION STATUS" in line]
+    told = _shell(port, "--json", "-c", asking.partition("server can say: ")[2]).stdout
+    assert json.loads(told)[0] == "committed"
+
+
+def test_a_database_of_the_url_is_used(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    assert _shell(f"{HOST}:{port}/3", "-c", "SET a 3").stdout == "OK\n"
+    assert _shell(f"redis://{HOST}:{port}/3", "-c", "GET a").stdout == '"3"\n'
+    assert _shell(port, "-c", "GET a").stdout == "(nil)\n"
+    refused = _shell(f"{HOST}:{port}/99", "-c", "GET a")
+    assert refused.returncode == 1 and "DB index is out of range" in refused.stderr
+
+
+def test_a_command_without_an_answer_is_refused(serve: Serve) -> None:
+    run = _shell(serve("--engine", "memory").port, "-c", "CLIENT REPLY OFF")
+    assert run.returncode == 1 and "it waits for every reply" in run.stderr
+
+
+def test_a_reader_that_goes_away_is_no_traceback(serve: Serve) -> None:
+    port = serve("--engine", "memory").port
+    with Link(port) as link:
+        link.ask(b"MSET", *[word for number in range(20_000) for word in (b"key-%d" % number, b"v")])
+    path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keyhaus", "shell", f"{HOST}:{port}", "-c", "KEYS *"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(_SECONDS) == 1
+
+
+def test_a_silent_peer_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as listener:
+        held: list[socket.socket] = []
+        thread = threading.Thread(target=lambda: held.append(listener.accept()[0]))
+        thread.start()
+        run = _shell(int(listener.getsockname()[1]), "-c", "PING")
+        thread.join(_SECONDS)
+        held[0].close()
+    assert run.returncode == 1 and "no reply came in time" in run.stderr
+
+
+def test_a_redis_server_is_spoken_to_as_well(tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--requirepass", "geheim") as port:
+        run = _shell(f"redis://:geheim@{HOST}:{port}/1", "-c", "put a 1", "-c", "GET a", "-c", "CONFIG GET maxclients")
+        assert (run.returncode, run.stdout) == (0, 'OK\n"1"\n1# "maxclients" => "10000"\n')
+        wrong = _shell(f"redis://:falsch@{HOST}:{port}", "-c", "GET a")
+        assert wrong.returncode == 1 and "WRONGPASS" not in wrong.stdout and "invalid username" in wrong.stderr
+        late = _shell(f"redis://{HOST}:{port}/1", "-c", "AUTH geheim", "-c", "GET a", "-c", "CONFIG GET maxclients")
+        assert (late.returncode, late.stdout) == (0, 'OK\n"1"\n1# "maxclients" => "10000"\n')
+        nobody = _shell(f"redis://{HOST}:{port}", "-c", "GET a")
+        assert nobody.returncode == 1 and "NOAUTH" in nobody.stdout
