@@ -20,6 +20,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from keyhaus.cli.main import app
+from keyhaus.core.keys import PLAIN_END, pack_key
 from keyhaus.core.objects import pack
 from tests.e2e.conftest import Serve
 from tests.support.processes import HOST, SOURCE, RunningKeyhaus
@@ -97,11 +98,16 @@ def fill(client: redis.Redis) -> list[Any]:
         client.execute_command("TYPED", "LOAD", 3, "FAIL", b"\xff%d" % number, *pack(value), LATER)
     client.set("session:1", b"\xff", pxat=LATER)
     client.set("plain", b"\xfe")
+    client.execute_command("TYPED", "LOAD", 3, "FAIL", pack_key((1, "a")), "TEXT", "typed", LATER)
     return state(client)
 
 
 def state(client: redis.Redis) -> list[Any]:
-    return [client.execute_command("TYPED", "RANGE", "", "", "DB", number, "EXPIRES") for number in range(16)]
+    return [
+        client.execute_command("TYPED", "RANGE", start, "", "DB", number, "EXPIRES")
+        for number in range(16)
+        for start in ("", PLAIN_END)
+    ]
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -110,15 +116,15 @@ def test_rows_go_from_a_server_through_a_file_into_a_directory_and_back(
 ) -> None:
     there = fill(client)
     exported = told("export", *url, "--output", name, directory=tmp_path)
-    assert (exported["rows"], exported["bytes"]) == (12, (tmp_path / name).stat().st_size)
+    assert (exported["rows"], exported["bytes"]) == (13, (tmp_path / name).stat().st_size)
     imported = told("import", name, "--data-dir", "new", directory=tmp_path)
-    assert (imported["rows"], imported["skipped"], imported["refused"], imported["dry_run"]) == (12, 0, 0, False)
+    assert (imported["rows"], imported["skipped"], imported["refused"], imported["dry_run"]) == (13, 0, 0, False)
     told("export", "--data-dir", "new", "--output", f"again.{name}", directory=tmp_path)
     assert (tmp_path / f"again.{name}").read_bytes() == (tmp_path / name).read_bytes()
     with redis.Redis(HOST, serve("--data-dir", "new").port) as other:
         assert state(other) == there
     client.flushall()
-    assert command("import", name, *url, directory=tmp_path).stdout.startswith("12 rows imported, ")
+    assert command("import", name, *url, directory=tmp_path).stdout.startswith("13 rows imported, ")
     assert state(client) == there
     assert not list(tmp_path.glob(".*.partial"))
 
@@ -170,7 +176,7 @@ def test_some_databases_and_keys_only(client: redis.Redis, url: tuple[str, str],
         lines = command("export", *url, *words, directory=tmp_path).stdout.splitlines()
         return [(row["database"], row["key"]) for row in map(json.loads, lines)]
 
-    assert len(keys("--database", "3")) == 5
+    assert len(keys("--database", "3")) == 6
     assert keys("--prefix", "s") == [(0, "session:1")]
     assert keys("--match", "k[12]") == [(0, "k1"), (0, "k2")]
     assert keys("--match", "*1", "--database", "0", "--prefix", "k") == [(0, "k1")]
@@ -178,13 +184,13 @@ def test_some_databases_and_keys_only(client: redis.Redis, url: tuple[str, str],
     told("export", *url, "-o", "all.csv", directory=tmp_path)
     client.flushall()
     told("import", "all.csv", *url, "--database", "5", "--match", "*2", directory=tmp_path)
-    assert [len(rows) // 4 for _, rows in state(client)] == [0] * 5 + [2] + [0] * 10
+    assert [len(rows) // 4 for _, rows in state(client)] == [0] * 10 + [2] + [0] * 21
 
 
 def test_pipes(client: redis.Redis, url: tuple[str, str], tmp_path: Path) -> None:
     fill(client)
     data, said = piped("export", *url, "--format", "json", "--json", directory=tmp_path)
-    assert json.loads(said)["rows"] == 12
+    assert json.loads(said)["rows"] == 13
     client.flushall()
     piped("import", "-", "--format", "json", *url, given=data, directory=tmp_path)
     assert piped("export", *url, "--format", "json", directory=tmp_path)[0] == data

@@ -56,7 +56,9 @@ def test_an_error_is_the_exit_status_and_ends_it(serve: Serve) -> None:
 
 def test_a_script_is_read_where_nobody_types(serve: Serve) -> None:
     port = serve("--engine", "memory").port
-    script = b"# don't mind\n\nSET a \"two\nlines\"\nGET a\nput name John Doe\nbatch k1 v1 k2 v2\nrange k1 k2\ndelete a\n"
+    script = (
+        b'# don\'t mind\n\nSET a "two\nlines"\nGET a\nput name John Doe\nbatch k1 v1 k2 v2\nrange k1 k2\ndelete a\n'
+    )
     run = _shell(port, script=script)
     rows = '1) (nil)\n2) 1) "k1"\n   2) "v1"\n   3) "k2"\n   4) "v2"\n'
     assert (run.returncode, run.stdout, run.stderr) == (0, f'OK\n"two\\nlines"\nOK\nOK\n{rows}(integer) 1\n', "")

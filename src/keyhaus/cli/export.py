@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
@@ -18,6 +19,7 @@ from keyhaus.cli import report
 from keyhaus.cli.database import DataDir, Door, Url
 from keyhaus.cli.meter import Meter
 from keyhaus.core.errors import Error, SnapshotTooOld
+from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.limits import MIB
 from keyhaus.core.settings import INT_MAX
 from keyhaus.embedded.access import prefix_end
@@ -137,10 +139,12 @@ def rows_of(
     numbers = range(databases.databases(door)) if database is None else (database,)
     door.ask("BEGIN", "READONLY", "TIMEOUT", str(INT_MAX))
     options = ["EXPIRES", "LIMIT", str(PAGE_ROWS), *(("MATCH", match) if match is not None else ())]
-    for number in numbers:
-        start: bytes | None = low
+    # Typed keys have no prefix and match no pattern: they are told where all of a database is.
+    spans = ((low, high),) if low or match is not None else ((low, high), (PLAIN_END, b""))
+    for number, (first, behind) in product(numbers, spans):
+        start: bytes | None = first
         while start is not None:
-            start, flat = _page(door, start, high, number, options, meter)
+            start, flat = _page(door, start, behind, number, options, meter)
             for at in range(0, len(flat), 4):
                 key, kind, value, expires = flat[at : at + 4]
                 meter.rows += 1
