@@ -8,6 +8,7 @@ import typer
 
 from keyhaus import __version__
 from keyhaus.cli import backup
+from keyhaus.cli.bench.command import bench
 from keyhaus.cli.check import check
 from keyhaus.cli.export import export
 from keyhaus.cli.import_ import import_
@@ -30,6 +31,7 @@ app.command()(export)
 app.command("import")(import_)
 app.command()(check)
 app.command()(salvage)
+app.command()(bench)
 
 
 def _version(wanted: bool) -> None:
