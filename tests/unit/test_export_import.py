@@ -87,3 +87,16 @@ def test_a_key_that_is_there_twice_in_a_file_conflicts_with_itself() -> None:
         assert database.get("a") == b"1"
         emptied.imported(data, Format.NDJSON)
         assert database.get("a") == b"2"
+
+
+def test_keys_behind_all_others_are_exported_too() -> None:
+    keys = [b"a", b"\xff" * 15, b"\xff" * 16 + b"\x14", b"\xff" * 16 + b"\x15\x01"]
+    data = b"".join(lines.encode(Row(0, key, "TEXT", b"x")) for key in keys)
+    with keyhaus.open(engine="memory") as database:
+        emptied = Emptied(database)
+        emptied.imported(data, Format.NDJSON)
+        assert emptied.exported(Format.NDJSON) == data
+        of_prefix = rows_of(emptied.door, 0, b"\xff" * 16 + b"\x15", b"\xff" * 16 + b"\x16", None, Meter(""))
+        assert [row.key for row in of_prefix] == keys[3:]
+        assert [row.key for row in rows_of(emptied.door, 0, b"\xff", b"", None, Meter(""))] == keys[1:]
+        assert [row.key for row in rows_of(emptied.door, 0, b"a", b"b", None, Meter(""))] == keys[:1]

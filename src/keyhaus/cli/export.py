@@ -28,6 +28,8 @@ from keyhaus.protocol.files.table import TableWriter
 
 PAGE_ROWS: Final = 1000
 ASIDE_BYTES: Final = MIB  # of what a document has at its end, in memory; past it, in a temporary file
+# Keys that begin so are walked on their own: a range that begins before them ends there.
+BEHIND_PLAIN: Final = b"\xff" * 16
 _ENDED: Final = frozenset(("SNAPSHOTTOOOLD", "TXTIMEOUT", "NOTX"))
 
 
@@ -137,16 +139,22 @@ def rows_of(
     numbers = range(databases.databases(door)) if database is None else (database,)
     door.ask("BEGIN", "READONLY", "TIMEOUT", str(INT_MAX))
     options = ["EXPIRES", "LIMIT", str(PAGE_ROWS), *(("MATCH", match) if match is not None else ())]
+    ranges = [(low, min(high or BEHIND_PLAIN, BEHIND_PLAIN)), (max(low, BEHIND_PLAIN), high)]
     for number in numbers:
-        start: bytes | None = low
-        while start is not None:
-            start, flat = _page(door, start, high, number, options, meter)
-            for at in range(0, len(flat), 4):
-                key, kind, value, expires = flat[at : at + 4]
-                meter.rows += 1
-                yield Row(number, key, kind.decode(), value, max(expires, 0))
-            meter.show(meter.rows)
+        for start, end in ranges:
+            if not end or start < end:
+                yield from _range(door, start, end, number, options, meter)
     door.ask("ROLLBACK")
+
+
+def _range(door: Door, start: bytes | None, end: bytes, number: int, options: list[str], meter: Meter) -> Iterator[Row]:
+    while start is not None:
+        start, flat = _page(door, start, end, number, options, meter)
+        for at in range(0, len(flat), 4):
+            key, kind, value, expires = flat[at : at + 4]
+            meter.rows += 1
+            yield Row(number, key, kind.decode(), value, max(expires, 0))
+        meter.show(meter.rows)
 
 
 def _page(door: Door, start: bytes, high: bytes, number: int, options: list[str], meter: Meter) -> Any:
