@@ -11,7 +11,7 @@ from hypothesis import given
 
 import keyhaus
 from keyhaus.cli.database import Embedded
-from keyhaus.cli.export import Format, pieces, rows_of
+from keyhaus.cli.export import BEHIND_PLAIN, Format, pieces, rows_of
 from keyhaus.cli.import_ import Import, OnConflict, Stopped, Wanted, reads
 from keyhaus.cli.meter import Meter
 from keyhaus.protocol.files import lines
@@ -38,7 +38,12 @@ class Emptied:
         return importing
 
     def rows(self) -> list[Any]:
-        return [self.door.ask("TYPED", "RANGE", "", "", "DB", str(database), "EXPIRES") for database in (0, 1, 5)]
+        ranges = [(b"", BEHIND_PLAIN), (BEHIND_PLAIN, b"")]
+        return [
+            self.door.ask("TYPED", "RANGE", *range_, "DB", str(database), "EXPIRES")
+            for database in (0, 5)
+            for range_ in ranges
+        ]
 
 
 @pytest.fixture(scope="module")
