@@ -37,6 +37,19 @@ _SYNTAX = Refused("syntax error")
 
 # Command: a conversation, each line with the reply that is expected.
 SCENARIOS: dict[str, list[tuple[str, Any]]] = {
+    "TYPED|PUT": [("TYPED PUT k TEXT v l BYTES w", OK), ("MGET k l", [b"v", b"w"])],
+    "TYPED|GET": [("TYPED PUT k BYTES v", OK), ("TYPED GET k missing", [[b"BYTES", b"v"], None])],
+    "TYPED|RANGE": [
+        ("SET k v", OK),
+        ("TYPED RANGE a z", [None, [b"k", b"TEXT", b"v"]]),
+        ("TYPED RANGE a z DB 0 EXPIRES", [None, [b"k", b"TEXT", b"v", -1]]),
+    ],
+    "TYPED|LOAD": [
+        ("TYPED LOAD 0 OVERWRITE k TEXT v -1", []),
+        ("TYPED LOAD 0 FAIL k TEXT w -1 l TEXT w -1", [b"k"]),
+        ("TYPED LOAD 0 SKIP k TEXT w -1 l TEXT w -1", [b"k"]),
+        ("MGET k l", [b"v", b"w"]),
+    ],
     "SET": [
         ("SET k v", OK),
         ("GET k", b"v"),

@@ -14,6 +14,7 @@ from keyhaus.cli.database import Embedded
 from keyhaus.cli.export import Format, pieces, rows_of
 from keyhaus.cli.import_ import Import, OnConflict, Stopped, Wanted, reads
 from keyhaus.cli.meter import Meter
+from keyhaus.core.keys import PLAIN_END
 from keyhaus.protocol.files import lines
 from keyhaus.protocol.files.row import Row
 from tests.unit.test_files import ROWS
@@ -38,7 +39,12 @@ class Emptied:
         return importing
 
     def rows(self) -> list[Any]:
-        return [self.door.ask("TYPED", "RANGE", "", "", "DB", str(database), "EXPIRES") for database in (0, 1, 5)]
+        ranges = [(b"", PLAIN_END), (PLAIN_END, b"")]
+        return [
+            self.door.ask("TYPED", "RANGE", *range_, "DB", str(database), "EXPIRES")
+            for database in (0, 5)
+            for range_ in ranges
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +93,16 @@ def test_a_key_that_is_there_twice_in_a_file_conflicts_with_itself() -> None:
         assert database.get("a") == b"1"
         emptied.imported(data, Format.NDJSON)
         assert database.get("a") == b"2"
+
+
+def test_keys_behind_all_others_are_exported_too() -> None:
+    keys = [b"a", b"\xff" * 15, b"\xff" * 16 + b"\x14", b"\xff" * 16 + b"\x15\x01"]
+    data = b"".join(lines.encode(Row(0, key, "TEXT", b"x")) for key in keys)
+    with keyhaus.open(engine="memory") as database:
+        emptied = Emptied(database)
+        emptied.imported(data, Format.NDJSON)
+        assert emptied.exported(Format.NDJSON) == data
+        of_prefix = rows_of(emptied.door, 0, b"\xff" * 16 + b"\x15", b"\xff" * 16 + b"\x16", None, Meter(""))
+        assert [row.key for row in of_prefix] == keys[3:]
+        assert [row.key for row in rows_of(emptied.door, 0, b"\xff", b"", None, Meter(""))] == keys[1:]
+        assert [row.key for row in rows_of(emptied.door, 0, b"a", b"b", None, Meter(""))] == keys[:1]

@@ -26,6 +26,7 @@ _AWKWARD = st.sampled_from(
         b'{"base64":"aGk="}',
         b'{"base64"',
         b"\xff\0",
+        b"\xff" * 16 + b"\x14",
         b'a"b\r\n,c',
         b"\r",
         b"\\u0041",

@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
@@ -139,18 +138,23 @@ def rows_of(
     numbers = range(databases.databases(door)) if database is None else (database,)
     door.ask("BEGIN", "READONLY", "TIMEOUT", str(INT_MAX))
     options = ["EXPIRES", "LIMIT", str(PAGE_ROWS), *(("MATCH", match) if match is not None else ())]
-    # Typed keys have no prefix and match no pattern: they are told where all of a database is.
-    spans = ((low, high),) if low or match is not None else ((low, high), (PLAIN_END, b""))
-    for number, (first, behind) in product(numbers, spans):
-        start: bytes | None = first
-        while start is not None:
-            start, flat = _page(door, start, behind, number, options, meter)
-            for at in range(0, len(flat), 4):
-                key, kind, value, expires = flat[at : at + 4]
-                meter.rows += 1
-                yield Row(number, key, kind.decode(), value, max(expires, 0))
-            meter.show(meter.rows)
+    # Typed keys are walked on their own: a range that begins before them ends there.
+    ranges = [(low, min(high or PLAIN_END, PLAIN_END)), (max(low, PLAIN_END), high)]
+    for number in numbers:
+        for start, end in ranges:
+            if not end or start < end:
+                yield from _range(door, start, end, number, options, meter)
     door.ask("ROLLBACK")
+
+
+def _range(door: Door, start: bytes | None, end: bytes, number: int, options: list[str], meter: Meter) -> Iterator[Row]:
+    while start is not None:
+        start, flat = _page(door, start, end, number, options, meter)
+        for at in range(0, len(flat), 4):
+            key, kind, value, expires = flat[at : at + 4]
+            meter.rows += 1
+            yield Row(number, key, kind.decode(), value, max(expires, 0))
+        meter.show(meter.rows)
 
 
 def _page(door: Door, start: bytes, high: bytes, number: int, options: list[str], meter: Meter) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from keyhaus.core.errors import Error, StorageError, UserError
+from keyhaus.core.keys import PLAIN_END, unpack_key
 from keyhaus.core.limits import MIB
 from keyhaus.core.objects import BYTES, OBJECT, TEXT
 from keyhaus.protocol.files import document
@@ -111,7 +112,9 @@ class StateFile:
             room -= size
             batch.database = row.database
             if not 0 < row.expires <= store.now():
-                batch.put(row.key, row.value, row.expires, _FLAGS[row.kind])
+                if row.key >= PLAIN_END:
+                    unpack_key(row.key)  # what nobody could read is refused
+                batch.put(row.key, row.value, row.expires, _FLAGS[row.kind], typed=True)
         if batch.operations:
             yield batch
 
