@@ -148,7 +148,7 @@ class Prompt:
         except OutcomeUnknown as error:
             self._say(error.message, "bold red")
         except ConnectionLost as error:
-            self._say("\n".join(filter(None, (error.message, start_hint(dialogue.target)))), "bold red")
+            self._say("\n".join(filter(None, (error.message, start_hint(dialogue.target, error)))), "bold red")
         except Error as error:
             self._say(error.message, "bold red")
             return True
