@@ -75,6 +75,8 @@ def test_a_script_is_read_where_nobody_types(port: int) -> None:
     rows = '1) (nil)\n2) 1) "k1"\n   2) "v1"\n   3) "k2"\n   4) "v2"\n'
     assert (run.returncode, run.stdout, run.stderr) == (0, f'OK\n"two\\nlines"\nOK\nOK\n{rows}(integer) 1\n', "")
     assert _shell(port, "-c", "GET name").stdout == '"John Doe"\n'
+    queued = _shell(port, script=b"MULTI\nput a 1\nEXEC\n")
+    assert queued.stdout == "OK\nQUEUED\n1) OK\n", "nothing else was queued"
 
 
 def test_a_script_ends_at_its_first_error_and_says_where(port: int) -> None:

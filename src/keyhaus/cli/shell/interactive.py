@@ -140,8 +140,6 @@ class Prompt:
         within = bool(dialogue.state.open or dialogue.state.multi)
         try:
             self._runner.run(line)
-            if not self._runner.catalogue.entries and dialogue.link.is_open and not dialogue.link.wants_password:
-                self._runner.learn()  # it was refused before somebody said who asks
         except Interrupted as error:
             self._say(error.message, "yellow")
             self._reconnect()
