@@ -9,6 +9,7 @@ import typer
 from keyhaus import __version__
 from keyhaus.cli import backup
 from keyhaus.cli.check import check
+from keyhaus.cli.menu import menu
 from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
 from keyhaus.cli.shell.command import shell
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(shell)
+app.command()(menu)
 app.add_typer(backup.app, name="backup")
 app.command()(check)
 app.command()(salvage)
