@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from keyhaus.client.text import Client
 from tests.e2e.conftest import Serve
 from tests.support.load import Link
 from tests.support.processes import HOST, SOURCE, RunningKeyhaus, free_port, keyhaus_server, redis_server
@@ -215,3 +218,44 @@ def test_a_redis_server_is_spoken_to_as_well(tmp_path: Path) -> None:
         assert (late.returncode, late.stdout) == (0, 'OK\n"1"\n1# "maxclients" => "10000"\n')
         nobody = _shell(f"redis://{HOST}:{port}", "-c", "GET a")
         assert nobody.returncode == 1 and "NOAUTH" in nobody.stdout
+
+
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-the-shell.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_sessions_of_the_page_are_real(port: int, tmp_path: Path) -> None:
+    blocks = _blocks("console")
+    assert len(blocks) >= 4
+    for block in blocks:
+        command, _, answer = block.removeprefix("$ ").partition("\n")
+        run = subprocess.run(
+            ["bash", "-c", f'keyhaus() {{ "{sys.executable}" -m keyhaus "$@"; }}\n{command}'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "KEYHAUS_URL": f"{HOST}:{port}"},
+        )
+        assert run.stdout == answer, command
+
+
+def test_the_python_of_the_page_is_real(serve: Serve) -> None:
+    port = serve("--engine", "memory", listen="text").port
+    (block,) = _blocks("python")
+    *imports, within = ast.parse(block).body
+    assert isinstance(within, ast.With) and ast.unparse(within.items[0]) == "Client() as client"
+    names: dict[str, object] = {}
+    for statement in imports:
+        exec(ast.unparse(statement), names)
+    with Client(port=port) as client:
+        for statement in within.body:
+            told = block.splitlines()[statement.lineno - 1].partition("  # ")[2]
+            assert repr(eval(ast.unparse(statement), {"client": client})) == told
+    assert names["Client"] is Client

@@ -204,7 +204,7 @@ def _is_cell(reply: Any) -> bool:
 
 def _cell(reply: Any) -> Text:
     """A value without quotes, unless its blanks would not be seen without them."""
-    if isinstance(reply, list) and reply:
+    if isinstance(reply, list):
         return Text(", ").join(map(_cell, reply))
     if not isinstance(reply, bytes):
         text, style = _scalar(reply)
