@@ -1,23 +1,41 @@
-"""`keyhaus shell` with -c and from scripts, against a real server: output, exit statuses, and what is said when it ends."""
+"""`keyhaus shell` with -c and from scripts, against a real server: output, exit statuses, what is said at the end."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from keyhaus.client.text import Client
 from tests.e2e.conftest import Serve
 from tests.support.load import Link
-from tests.support.processes import HOST, SOURCE, free_port, redis_server
+from tests.support.processes import HOST, SOURCE, RunningKeyhaus, free_port, keyhaus_server, redis_server
 from tests.support.proxy import Cut, at, proxy
 
 _SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKeyhaus]:
+    with keyhaus_server(tmp_path_factory.mktemp("shell"), "--engine", "memory") as running:
+        yield running
+
+
+@pytest.fixture
+def port(server: RunningKeyhaus) -> int:
+    """Of a server that has no data."""
+    with Link(server.port) as link:
+        link.ask(b"FLUSHALL")
+    return server.port
 
 
 def _shell(port: int | str, *arguments: str, script: bytes | None = None) -> subprocess.CompletedProcess[str]:
@@ -34,16 +52,14 @@ def _shell(port: int | str, *arguments: str, script: bytes | None = None) -> sub
     return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
 
 
-def test_commands_of_one_shot_run_one_after_the_other(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_commands_of_one_shot_run_one_after_the_other(port: int) -> None:
     run = _shell(port, "-c", 'SET greeting "hello world"', "-c", "GET greeting", "-c", "GET nothing", "-c", "INCR n")
     assert (run.returncode, run.stdout, run.stderr) == (0, 'OK\n"hello world"\n(nil)\n(integer) 1\n', "")
     page = _shell(port, "-c", "RANGE '' ''")
     assert page.stdout == '1) (nil)\n2) 1) "greeting"\n   2) "hello world"\n   3) "n"\n   4) "1"\n'
 
 
-def test_an_error_is_the_exit_status_and_ends_it(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_an_error_is_the_exit_status_and_ends_it(port: int) -> None:
     words = ("-c", "SET a x", "-c", "INCR a", "-c", "SET a y")
     run = _shell(port, *words)
     assert (run.returncode, run.stdout) == (1, "OK\n(error) ERR value is not an integer or out of range\n")
@@ -54,8 +70,7 @@ def test_an_error_is_the_exit_status_and_ends_it(serve: Serve) -> None:
     assert within.returncode == 1 and "EXEC was answered with an error" in within.stderr
 
 
-def test_a_script_is_read_where_nobody_types(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_script_is_read_where_nobody_types(port: int) -> None:
     script = (
         b'# don\'t mind\n\nSET a "two\nlines"\nGET a\nput name John Doe\nbatch k1 v1 k2 v2\nrange k1 k2\ndelete a\n'
     )
@@ -63,10 +78,11 @@ def test_a_script_is_read_where_nobody_types(serve: Serve) -> None:
     rows = '1) (nil)\n2) 1) "k1"\n   2) "v1"\n   3) "k2"\n   4) "v2"\n'
     assert (run.returncode, run.stdout, run.stderr) == (0, f'OK\n"two\\nlines"\nOK\nOK\n{rows}(integer) 1\n', "")
     assert _shell(port, "-c", "GET name").stdout == '"John Doe"\n'
+    queued = _shell(port, script=b"MULTI\nput a 1\nEXEC\n")
+    assert queued.stdout == "OK\nQUEUED\n1) OK\n", "nothing else was queued"
 
 
-def test_a_script_ends_at_its_first_error_and_says_where(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_script_ends_at_its_first_error_and_says_where(port: int) -> None:
     run = _shell(port, script=b"SET a 1\n\nGET 'a'b\nSET a 2\n")
     assert (run.returncode, run.stdout) == (1, "OK\n")
     assert run.stderr.startswith("keyhaus: line 3: the quotes are not balanced") and "nothing behind it" in run.stderr
@@ -76,16 +92,14 @@ def test_a_script_ends_at_its_first_error_and_says_where(serve: Serve) -> None:
     assert _shell(port, "-c", "GET a").stdout == '"3"\n'
 
 
-def test_a_script_that_forgets_its_commit_says_so(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_script_that_forgets_its_commit_says_so(port: int) -> None:
     run = _shell(port, script=b"BEGIN\nSET a 1\n")
     assert run.returncode == 1 and "pessimistic transaction tx-" in run.stderr and "is rolled back" in run.stderr
     assert _shell(port, script=b"BEGIN\nSET a 1\nCOMMIT\n").returncode == 0
     assert _shell(port, "-c", "GET a").stdout == '"1"\n'
 
 
-def test_json_is_one_document_a_reply(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_json_is_one_document_a_reply(port: int) -> None:
     script = b'SET k "\\xff"\nSET u "\\x1b[31m"\nGET k\nGET u\nRANGE "" "" KEYS\nCONFIG GET maxclients\nINCR k\nput\n'
     run = _shell(port, "--json", "--keep-going", script=script)
     assert [json.loads(line) for line in run.stdout.splitlines()] == [
@@ -97,8 +111,7 @@ def test_json_is_one_document_a_reply(serve: Serve) -> None:
     assert run.stderr.count("\n") == 2
 
 
-def test_nothing_that_controls_a_terminal_comes_out(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_nothing_that_controls_a_terminal_comes_out(port: int) -> None:
     with Link(port) as link:
         evil = b"\x1b]0;owned\x07\x1b[2J\xc2\x9b31m\xe2\x80\xae\r"
         link.ask(b"SET", evil, evil)
@@ -129,8 +142,7 @@ def test_what_answers_something_else_is_told_from_a_server(serve: Serve) -> None
 
 
 @pytest.mark.parametrize("options", [(), ("--keep-going",)])
-def test_behind_a_lost_connection_nothing_more_is_run(serve: Serve, options: tuple[str, ...]) -> None:
-    port = serve("--engine", "memory").port
+def test_behind_a_lost_connection_nothing_more_is_run(port: int, options: tuple[str, ...]) -> None:
     with proxy(port) as between:
         between.judge = at(b"INCR", cut=Cut.AFTER)
         run = _shell(between.port, *options, script=b"BEGIN\nINCR n\nSET outside 1\nCOMMIT\n")
@@ -144,8 +156,7 @@ def test_behind_a_lost_connection_nothing_more_is_run(serve: Serve, options: tup
     assert _shell(port, "-c", "GET outside", "-c", "GET n").stdout == '(nil)\n"1"\n'
 
 
-def test_a_commit_whose_answer_is_lost_says_whom_to_ask(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_commit_whose_answer_is_lost_says_whom_to_ask(port: int) -> None:
     with proxy(port) as between:
         between.judge = at(b"COMMIT", cut=Cut.AFTER)
         run = _shell(between.port, script=b"BEGIN\nINCR n\nCOMMIT\n")
@@ -154,8 +165,7 @@ def test_a_commit_whose_answer_is_lost_says_whom_to_ask(serve: Serve) -> None:
     assert json.loads(told)[0] == "committed"
 
 
-def test_a_database_of_the_url_is_used(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_database_of_the_url_is_used(port: int) -> None:
     assert _shell(f"{HOST}:{port}/3", "-c", "SET a 3").stdout == "OK\n"
     assert _shell(f"redis://{HOST}:{port}/3", "-c", "GET a").stdout == '"3"\n'
     assert _shell(port, "-c", "GET a").stdout == "(nil)\n"
@@ -163,13 +173,12 @@ def test_a_database_of_the_url_is_used(serve: Serve) -> None:
     assert refused.returncode == 1 and "DB index is out of range" in refused.stderr
 
 
-def test_a_command_without_an_answer_is_refused(serve: Serve) -> None:
-    run = _shell(serve("--engine", "memory").port, "-c", "CLIENT REPLY OFF")
+def test_a_command_without_an_answer_is_refused(port: int) -> None:
+    run = _shell(port, "-c", "CLIENT REPLY OFF")
     assert run.returncode == 1 and "it waits for every reply" in run.stderr
 
 
-def test_a_reader_that_goes_away_is_no_traceback(serve: Serve) -> None:
-    port = serve("--engine", "memory").port
+def test_a_reader_that_goes_away_is_no_traceback(port: int) -> None:
     with Link(port) as link:
         link.ask(b"MSET", *[word for number in range(20_000) for word in (b"key-%d" % number, b"v")])
     path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
@@ -209,3 +218,44 @@ def test_a_redis_server_is_spoken_to_as_well(tmp_path: Path) -> None:
         assert (late.returncode, late.stdout) == (0, 'OK\n"1"\n1# "maxclients" => "10000"\n')
         nobody = _shell(f"redis://{HOST}:{port}", "-c", "GET a")
         assert nobody.returncode == 1 and "NOAUTH" in nobody.stdout
+
+
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-the-shell.md"
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_sessions_of_the_page_are_real(port: int, tmp_path: Path) -> None:
+    blocks = _blocks("console")
+    assert len(blocks) >= 4
+    for block in blocks:
+        command, _, answer = block.removeprefix("$ ").partition("\n")
+        run = subprocess.run(
+            ["bash", "-c", f'keyhaus() {{ "{sys.executable}" -m keyhaus "$@"; }}\n{command}'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "KEYHAUS_URL": f"{HOST}:{port}"},
+        )
+        assert run.stdout == answer, command
+
+
+def test_the_python_of_the_page_is_real(serve: Serve) -> None:
+    port = serve("--engine", "memory", listen="text").port
+    (block,) = _blocks("python")
+    *imports, within = ast.parse(block).body
+    assert isinstance(within, ast.With) and ast.unparse(within.items[0]) == "Client() as client"
+    names: dict[str, object] = {}
+    for statement in imports:
+        exec(ast.unparse(statement), names)
+    with Client(port=port) as client:
+        for statement in within.body:
+            told = block.splitlines()[statement.lineno - 1].partition("  # ")[2]
+            assert repr(eval(ast.unparse(statement), {"client": client})) == told
+    assert names["Client"] is Client

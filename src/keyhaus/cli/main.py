@@ -12,6 +12,7 @@ from keyhaus.cli.bench.command import bench
 from keyhaus.cli.check import check
 from keyhaus.cli.export import export
 from keyhaus.cli.import_ import import_
+from keyhaus.cli.menu import menu
 from keyhaus.cli.salvage import salvage
 from keyhaus.cli.serve import serve
 from keyhaus.cli.shell.command import shell
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(shell)
+app.command()(menu)
 app.add_typer(backup.app, name="backup")
 app.command()(export)
 app.command("import")(import_)

@@ -94,6 +94,9 @@ class Client:
         except TimeoutError as error:
             self.disconnect()
             raise OutcomeUnknown(f"no reply came within {self.timeout} seconds") from error
+        except OutcomeUnknown:
+            self.disconnect()
+            raise
         except OSError as error:
             self.disconnect()
             raise OutcomeUnknown(f"the connection was lost: {error.strerror or error}") from error

@@ -88,7 +88,7 @@ def _one(runner: Runner, place: str, command: bytes) -> str:
 def failed_to_connect(dialogue: Dialogue, error: Error) -> None:
     """Says why there is no connection, and what to do about it."""
     tell(error.message)
-    if isinstance(error, ConnectionLost) and (hint := start_hint(dialogue.target)):
+    if hint := start_hint(dialogue.target, error):
         tell(hint)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from keyhaus.cli.shell.link import DEFAULT_TARGET, Link, Target
+from keyhaus.cli.shell.link import DEFAULT_TARGET, Gone, Link, Target
 from keyhaus.cli.shell.state import State
-from keyhaus.client.errors import OutcomeUnknown
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.core.errors import Error, UserError
 from keyhaus.core.reply import Push
 
@@ -57,7 +57,8 @@ class Dialogue:
         """A request's reply, which may be an Error.
 
         Raises:
-            ConnectionLost: There is no connection and none to be had. Nothing was sent.
+            ConnectionLost: There is no connection and none to be had. Nothing was sent. Gone: there was one, with
+                something open on it; the message says what that means.
             OutcomeUnknown: The connection was lost; the message says what that means.
             Interrupted: KeyboardInterrupt came while it waited; the message says what that means.
             UserError: It is a command that a shell can't send.
@@ -65,7 +66,7 @@ class Dialogue:
         _refuse_silence(words)
         self.connect()
         try:
-            reply = self.link.ask(words, pushed)
+            reply = self._asked(words, pushed)
         except OutcomeUnknown as error:
             raise OutcomeUnknown("\n".join((error.message, *self.state.lost(words)))) from error
         except KeyboardInterrupt:
@@ -73,6 +74,15 @@ class Dialogue:
             raise Interrupted("\n".join(("the connection was closed", *self.state.lost(words)))) from None
         self._saw(words, reply)
         return reply
+
+    def _asked(self, words: Sequence[bytes], pushed: Callable[[Push], None] | None) -> Any:
+        try:
+            return self.link.ask(words, pushed)
+        except Gone as error:
+            if told := self.state.lost(None):
+                raise Gone("\n".join((error.message, *told, "nothing was sent"))) from error
+            self.connect()  # nothing was open and nothing was sent: another connection is as good
+            return self.link.ask(words, pushed)
 
     def listen(self, heard: Callable[[Any], None]) -> None:
         """Hands over whatever the server says, until KeyboardInterrupt. Raises OutcomeUnknown, Interrupted."""
@@ -116,9 +126,9 @@ class Dialogue:
                 self.link.ask([b"SELECT", b"%d" % self.state.database])
 
 
-def start_hint(target: Target) -> str:
-    """How to start a server where nobody answered; empty where that is not this machine's business."""
-    if target.host not in _LOOPBACK:
+def start_hint(target: Target, error: Error) -> str:
+    """How to start a server where nobody answered; empty where that is not what happened, or not this machine's."""
+    if target.host not in _LOOPBACK or not isinstance(error, ConnectionLost) or isinstance(error, Gone):
         return ""
     port = "" if target.port == DEFAULT_TARGET.port else f" --port {target.port}"
     return f"start a server there with: keyhaus serve{port}"

@@ -140,15 +140,13 @@ class Prompt:
         within = bool(dialogue.state.open or dialogue.state.multi)
         try:
             self._runner.run(line)
-            if not self._runner.catalogue.entries and dialogue.link.is_open and not dialogue.link.wants_password:
-                self._runner.learn()  # it was refused before somebody said who asks
         except Interrupted as error:
             self._say(error.message, "yellow")
             self._reconnect()
         except OutcomeUnknown as error:
             self._say(error.message, "bold red")
         except ConnectionLost as error:
-            self._say("\n".join(filter(None, (error.message, start_hint(dialogue.target)))), "bold red")
+            self._say("\n".join(filter(None, (error.message, start_hint(dialogue.target, error)))), "bold red")
         except Error as error:
             self._say(error.message, "bold red")
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,10 @@ CONNECT_SECONDS: Final = 5.0
 _NAME: Final = "keyhaus-shell"
 _REDIS_PORT: Final = 6379
 _FORM: Final = "expected keyhaus://HOST:PORT/DATABASE, or redis://[[USER]:PASSWORD@]HOST:PORT/DATABASE"
+
+
+class Gone(ConnectionLost):
+    """The server has closed a connection that nothing was asked on; nothing was sent."""
 
 
 class Target(NamedTuple):
@@ -47,6 +52,16 @@ def parse_target(url: str) -> Target:
         raise ValueError(f"the redis:// URL names no server: {_FORM}")
     password = None if parts.password is None else unquote(parts.password)
     return Target(parts.hostname, parts.port or _REDIS_PORT, int(database), unquote(parts.username or ""), password)
+
+
+def _is_gone(opened: socket.socket) -> bool:
+    """Whether the other side has closed a connection on which nothing is under way."""
+    try:
+        if not select.select([opened], [], [], 0)[0]:
+            return False
+        return not opened.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return True
 
 
 DEFAULT_TARGET: Final = parse_target(DEFAULT_URL)
@@ -132,15 +147,20 @@ class Link:
             pushed: Is given what the server says without being asked, before the reply.
 
         Raises:
-            ConnectionLost: It is closed; nothing was sent.
+            ConnectionLost: It is closed; nothing was sent. Gone: the server had closed it since the last reply.
             OutcomeUnknown: It broke, or no reply came in time; it is closed now.
         """
         opened = self._socket
         if opened is None:
             raise ConnectionLost("not connected")
+        if _is_gone(opened):
+            self.close()
+            raise Gone("the server has closed the connection")
         try:
             opened.sendall(request(*words))
             return self.receive(pushed)
+        except OutcomeUnknown:
+            raise
         except OSError as error:
             self.close()
             raise OutcomeUnknown(f"the connection was lost: {error.strerror or error}") from error

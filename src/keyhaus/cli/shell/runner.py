@@ -10,6 +10,7 @@ from keyhaus.cli.shell.aliases import translated
 from keyhaus.cli.shell.catalogue import Catalogue
 from keyhaus.cli.shell.dialogue import Dialogue
 from keyhaus.cli.shell.documents import document
+from keyhaus.cli.shell.link import CONNECT_SECONDS, Link
 from keyhaus.cli.shell.quoting import split
 from keyhaus.cli.shell.view import View
 from keyhaus.core.errors import Error
@@ -40,8 +41,19 @@ class Runner:
 
     def learn(self) -> None:
         """Asks the server for its table, unless that was done. Raises what `Dialogue.ask` raises."""
-        if self._catalogue is None or not self._catalogue.entries:
-            self._catalogue = catalogue.read(self.dialogue.ask([b"COMMAND", b"DOCS"]))
+        if not self.catalogue.entries:
+            self._catalogue = catalogue.read(self._table())
+
+    def _table(self) -> Any:
+        words = [b"COMMAND", b"DOCS"]
+        if not self.dialogue.state.multi:
+            return self.dialogue.ask(words)
+        beside = Link(self.dialogue.target, CONNECT_SECONDS)  # between MULTI and EXEC it would be queued
+        try:
+            beside.open()
+            return beside.ask(words)
+        finally:
+            beside.close()
 
     def run(self, line: bytes) -> Any:
         """Runs a line and shows its reply, which is returned; None where there is none.
@@ -67,6 +79,8 @@ class Runner:
         self.show(words, reply)
         if name == b"monitor" and reply == "OK":
             self.dialogue.listen(self._heard)
+        if name in (b"auth", b"hello") and self._catalogue is not None:
+            self.learn()  # it may have been refused before somebody said who asks
         return reply
 
     def show(self, words: Sequence[bytes], reply: Any) -> None:

@@ -166,7 +166,7 @@ def _following(words: Sequence[bytes], reply: Any) -> Text | None:
 
 
 def _map(reply: dict[Any, Any]) -> Table | None:
-    if not 0 < len(reply) <= TABLE_ROWS_MAX or not all(map(_is_plain, reply.values())):
+    if not 0 < len(reply) <= TABLE_ROWS_MAX or not all(map(_is_cell, reply.values())):
         return None
     table = _table("", "", head=False)
     for name, value in reply.items():

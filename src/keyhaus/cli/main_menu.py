@@ -1,0 +1,162 @@
+"""What `keyhaus menu` does: a server as a child process, and a client of the text dialect, chosen by number.
+
+Invariant: the server that was started ends with the menu, however that ends: by its own process id, gently, and by
+force only where that takes too long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from keyhaus.cli.shell.documents import document
+from keyhaus.cli.shell.quoting import escaped
+from keyhaus.client.text import Client
+
+MENU: Final = """
+Main Menu:
+1. Start Server
+2. Connect Client
+3. Exit"""
+STOP_SECONDS: Final = 15.0  # more than a server takes to deliver its last replies
+_READY: Final = re.compile(r"ready .*\btext://(\S+):(\d+)")
+_LEAVE: Final = ("", "exit", "quit")
+
+
+def run(host: str, port: int, directory: Path) -> None:
+    """Shows the menu until somebody chooses Exit, or nothing more is typed.
+
+    Args:
+        host: Where a server is started, and the client's default.
+        port: The same; 0 picks a free one.
+        directory: Where a server that is started keeps its data.
+    """
+    menu = MainMenu(host, port, directory)
+    with _ended_by_signals():
+        try:
+            menu.loop()
+        except (EOFError, KeyboardInterrupt):
+            print()
+        finally:
+            menu.stop()
+
+
+class MainMenu:
+    """The menu, and the server that it has started."""
+
+    def __init__(self, host: str, port: int, directory: Path) -> None:
+        self._host, self._port, self._directory = host, port, directory
+        self._server: subprocess.Popen[str] | None = None
+        self._place = (host, port or 8080)
+
+    def loop(self) -> None:
+        """Does what is chosen until that is Exit. Raises EOFError, KeyboardInterrupt."""
+        while True:
+            print(MENU)
+            match input("Select an option: ").strip():
+                case "1":
+                    self.start()
+                case "2":
+                    self.connect()
+                case "3":
+                    return
+                case other:
+                    print(f"There is no option {escaped(other)!r}: expected 1, 2 or 3.")
+
+    def start(self) -> None:
+        """Starts a server, unless the one that was started still runs, and waits until it is ready."""
+        if self._server is not None and self._server.poll() is None:
+            print(f"The server runs already, at {_shown(self._place)}.")
+            return
+        self.stop()
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        options = ("--listen", f"text://{host}:{self._port}", "--data-dir", str(self._directory))
+        server = self._server = subprocess.Popen(
+            [sys.executable, "-m", "keyhaus", "serve", *options, "--log-level", "warning"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0,  # Ctrl-C is for the menu
+        )
+        assert server.stdout is not None
+        line = server.stdout.readline().strip()
+        ready = _READY.match(line)
+        if ready is None:
+            status = server.wait()
+            print(f"The server did not start (exit status {status}).")  # it has said why
+            return
+        self._place = (ready[1].strip("[]"), int(ready[2]))
+        print(line)
+
+    def connect(self) -> None:
+        """Asks where to, then sends what is typed there, and shows what comes back."""
+        host = input(f"Host [{self._place[0]}]: ").strip() or self._place[0]
+        port = input(f"Port [{self._place[1]}]: ").strip() or str(self._place[1])
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            print(f"{escaped(port)!r} is no port: expected a number from 1 to 65535.")
+            return
+        try:
+            with Client(host, int(port)) as client:
+                print(f"Connected to {_shown((host, int(port)))}. An empty line or exit leads back to the menu.")
+                _talk(client)
+        except ConnectionError as error:
+            print(f"{escaped(str(error))}.")
+
+    def stop(self) -> None:
+        """Ends the server that was started, if there is one."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+            print("The server was stopped.")
+        if server.stdout is not None:
+            server.stdout.close()
+
+
+def _talk(client: Client) -> None:
+    """Raises ConnectionError, EOFError."""
+    while True:
+        try:
+            line = input("> ")
+        except KeyboardInterrupt:
+            print()
+            return
+        if line.strip().lower() in _LEAVE:
+            return
+        try:
+            print(document(client.send_command(line)))
+        except ValueError as error:
+            print(f"{escaped(str(error))}.")
+
+
+def _shown(place: tuple[str, int]) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the menu as Ctrl-C does, so that its server does not stay behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
