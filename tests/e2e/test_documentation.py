@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from tests.support.make_fixture import DIRECTORY, unpack
-from tests.support.processes import RunningKeyhaus, keyhaus_server
+from tests.support.processes import RunningKeyhaus, keyhaus_server, redis_server
 from tests.support.programs import require_program
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -345,3 +345,29 @@ def test_an_example_without_a_server_says_how_to_start_one(tmp_path: Path) -> No
         assert run.returncode == 1
         assert f"No server at 127.0.0.1:{port}" in run.stderr
         assert "make serve" in run.stderr
+
+
+def test_the_python_of_the_page_on_older_systems_is_real(server: RunningKeyhaus, client: redis.Redis) -> None:
+    blocks = _blocks("docs/how-to/from-the-older-systems.md", "python")
+    for block in blocks:
+        _run(block.replace("19272", str(server.port)), {})
+    assert len(blocks) == 3
+    assert client.get("key1") == b"value1"
+    assert client.get("user:1002") == b"Bob"
+    assert client.get("user") == b'{"name":"Alice","tags":["a","b"]}'
+
+
+def test_strings_are_copied_from_redis(server: RunningKeyhaus, client: redis.Redis, tmp_path: Path) -> None:
+    with redis_server(tmp_path) as port, redis.Redis(port=port) as source:
+        source.set("a", "plain")
+        source.set("b", "x" * 5000, px=10_000_000)
+        source.set("c", 12345)
+        source.rpush("list", "a", "b")
+        client.set("a", "older")
+        for _ in range(2):
+            run = _example("copy_from_redis.py", f"redis://127.0.0.1:{port}/0", f"redis://127.0.0.1:{server.port}/0")
+            assert run.stdout == "3 strings copied, 1 keys of other types left out\n", run.stderr
+        assert client.mget("a", "b", "c") == source.mget("a", "b", "c")
+        assert client.pexpiretime("b") == source.pexpiretime("b")
+        assert client.pexpiretime("a") == -1
+        assert client.dbsize() == 3
