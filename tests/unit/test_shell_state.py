@@ -83,6 +83,12 @@ def test_a_second_begin_makes_the_new_one_current_and_then_none_is() -> None:
     assert _after(*both, (f"TX {OTHER.decode()} GET a", "-DEADLOCK x")).label() == "(tx ended)"
 
 
+def test_a_transaction_that_one_kills_oneself_is_over() -> None:
+    assert _after(("BEGIN", ID), (f"TRANSACTION KILL {ID.decode()}", b"rolledback")).label() == "(tx ended)"
+    both = ("BEGIN", ID), ("BEGIN OPTIMISTIC", OTHER)
+    assert _after(*both, (f"TRANSACTION KILL {ID.decode()}", b"rolledback")).open == {OTHER.decode(): "optimistic"}
+
+
 def test_multi_is_shown_and_a_queued_select_counts_once_it_has_run() -> None:
     queued = ("MULTI", "OK"), ("SELECT 3", "QUEUED")
     assert (_after(*queued).label(), _after(*queued).database) == ("(multi)", 0)

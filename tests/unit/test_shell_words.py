@@ -192,7 +192,13 @@ def test_the_forms_of_a_url() -> None:
     assert parse_target("redis://h") == Target("h", 6379)
     assert parse_target("redis://us%40er:pa%2Fss@h:1/2") == Target("h", 1, 2, "us@er", "pa/ss")
     assert parse_target("redis://:pass@h") == Target("h", 6379, 0, "", "pass")
-    for url in ("redis://:geheim@h/x", "redis://:geheim@h/1?a=b", "redis://:geheim@/1"):
+    for url in (
+        "redis://:geheim@h/x",
+        "redis://:geheim@h/1?a=b",
+        "redis://:geheim@/1",
+        "redis://:geheim/x@h",
+        "rediss://:geheim@h",
+    ):
         with pytest.raises(ValueError) as refused:
             parse_target(url)
         assert "geheim" not in str(refused.value)

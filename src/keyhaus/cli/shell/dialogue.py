@@ -101,7 +101,7 @@ class Dialogue:
     def _saw(self, words: Sequence[bytes], reply: Any) -> None:
         self.state.saw(words, reply)
         name = words[0].upper()
-        if isinstance(reply, Error):
+        if isinstance(reply, Error) or reply == "QUEUED":
             return
         if name == b"AUTH":
             self._authenticated(words[1:])

@@ -15,10 +15,8 @@ from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History, InMemoryHistory
-from prompt_toolkit.input import Input
 from prompt_toolkit.input.typeahead import clear_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from keyhaus.cli.shell.aliases import ALIASES
@@ -77,33 +75,21 @@ class Prompt:
         runner: Runs the lines.
         keys: Finds keys for completion.
         history: What was typed before.
-        source: Where keys are typed; None: the terminal.
-        screen: Where the prompt is drawn; None: the terminal.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        keys: Keys,
-        history: History,
-        source: Input | None = None,
-        screen: Output | None = None,
-    ) -> None:
+    def __init__(self, runner: Runner, keys: Keys, history: History) -> None:
         self._runner, self._keys = runner, keys
-        self.completer = ShellCompleter(lambda: runner.catalogue, self._find_keys)
         self._session: PromptSession[str] = PromptSession(
             message=self._message,
             multiline=True,
             prompt_continuation=self._continuation,
-            completer=ThreadedCompleter(self.completer),
+            completer=ThreadedCompleter(ShellCompleter(lambda: runner.catalogue, self._find_keys)),
             complete_while_typing=True,
-            bottom_toolbar=self.toolbar,
+            bottom_toolbar=self._toolbar,
             key_bindings=_bindings(),
             history=history,
             style=_STYLE,
             reserve_space_for_menu=6,
-            input=source,
-            output=screen,
         )
 
     def loop(self) -> None:
@@ -189,7 +175,7 @@ class Prompt:
     def _continuation(self, width: int, line_number: int, is_soft_wrap: int) -> str:
         return " " * width if is_soft_wrap else f"{'... ':>{width}}"
 
-    def toolbar(self) -> StyleAndTextTuples:
+    def _toolbar(self) -> StyleAndTextTuples:
         """What the command takes that is being typed, and what it does."""
         text = get_app().current_buffer.document.text_before_cursor
         part = fragment(text.encode("utf-8", "surrogateescape"))

@@ -44,14 +44,24 @@ def parse_target(url: str) -> Target:
     if "://" not in url:
         url = f"keyhaus://{url}"
     parts = urlsplit(url)
-    if parts.scheme != "redis":
+    if parts.scheme.startswith("keyhaus"):
         return Target(*parse_url(url))
+    if parts.scheme != "redis":
+        raise ValueError(f"{parts.scheme}:// is no scheme of a server: {_FORM}")
     database = parts.path.removeprefix("/") or "0"
+    try:
+        port = parts.port or _REDIS_PORT
+    except ValueError:  # its text has what stands there, which may be the half of a password
+        raise ValueError(f"the redis:// URL has a port that is no number: {_FORM}") from None
     if not parts.hostname or parts.query or parts.fragment or not (database.isascii() and database.isdecimal()):
         # Without the URL: an error's text ends up in logs, and a password must not.
         raise ValueError(f"the redis:// URL names no server: {_FORM}")
     password = None if parts.password is None else unquote(parts.password)
-    return Target(parts.hostname, parts.port or _REDIS_PORT, int(database), unquote(parts.username or ""), password)
+    return Target(parts.hostname, port, int(database), unquote(parts.username or ""), password)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _is_gone(opened: socket.socket) -> bool:
@@ -132,10 +142,10 @@ class Link:
         words = ["HELLO", "3"]
         if target.password is not None:
             words += ["AUTH", target.user or "default", target.password]
-        return self.ask([word.encode() for word in (*words, "SETNAME", _NAME)])
+        return self.ask([_bytes(word) for word in (*words, "SETNAME", _NAME)])
 
     def _must(self, *words: str) -> None:
-        answer = self.ask([word.encode() for word in words])
+        answer = self.ask([_bytes(word) for word in words])
         if isinstance(answer, Error):
             raise answer
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from keyhaus.core import limits
@@ -115,18 +114,18 @@ class Reader:
             raise LimitExceeded("max-reply-bytes", most - self._left, most)
 
 
+class Answered(Error):
+    """A server's answer that is an error; its code is its own, not its class'."""
+
+    def __init__(self, code: str, message: bytes) -> None:
+        super().__init__(message)
+        vars(self)["code"] = code
+
+
 def failure(line: bytes) -> Error:
     """The error of a line: its code is the first word, where that is one."""
     code, _, message = line.partition(b" ")
-    if _CODE.match(code) is None:
-        return kind_of("ERR")(line)
-    return kind_of(code.decode())(message)
-
-
-@lru_cache(256)
-def kind_of(code: str) -> type[Error]:
-    """The class of the errors with a code."""
-    return type("Answered", (Error,), {"code": code})
+    return Answered(Error.code, line) if _CODE.match(code) is None else Answered(code.decode(), message)
 
 
 def _integer(text: bytes) -> int:

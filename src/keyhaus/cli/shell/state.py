@@ -157,6 +157,13 @@ class State:
         if number is not None:
             self.database = number
 
+    def _killed(self, words: Sequence[bytes], reply: Any) -> None:
+        number = words[2].decode("latin-1") if len(words) == 3 else ""
+        if number and number == self.current:
+            self._end_current()
+        else:
+            self.open.pop(number, None)
+
     def _reset(self, words: Sequence[bytes], reply: Any) -> None:
         self._clear()
 
@@ -177,6 +184,7 @@ _TRANSITIONS: Final = {
     "UNWATCH": State._unwatched,
     "SELECT": State._selected,
     "RESET": State._reset,
+    "TRANSACTION KILL": State._killed,
 }
 
 
