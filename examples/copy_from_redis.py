@@ -24,7 +24,7 @@ def copy(source: redis.Redis, target: redis.Redis) -> tuple[int, int]:
             for key in keys:
                 reads.type(key)
                 reads.dump(key)
-                reads.pexpiretime(key)
+                reads.execute_command("PEXPIRETIME", key)
             replies = reads.execute()
         with target.pipeline(transaction=False) as writes:
             for key, kind, dumped, expires in zip(keys, replies[::3], replies[1::3], replies[2::3], strict=True):

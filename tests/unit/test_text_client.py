@@ -75,7 +75,7 @@ def test_a_reply_is_one_line_however_it_is_cut() -> None:
 
     with stub(answer) as server, Client(HOST, server.port) as client:
         received: list[int] = []
-        opened = client._socket
+        opened = client._stream._socket
         assert opened is not None
 
         class Slow:
@@ -90,7 +90,7 @@ def test_a_reply_is_one_line_however_it_is_cut() -> None:
                 gate.release()
                 return data
 
-        client._socket = Slow()  # type: ignore[assignment]
+        client._stream._socket = Slow()  # type: ignore[assignment]
         assert client.send_command("GET a") == {"status": "Ok", "result": "ä\n"}
         assert received == [1] * len(OK)
         assert client.send_command("GET b")["status"] == "Ok"

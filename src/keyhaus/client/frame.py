@@ -13,8 +13,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final
 
-from keyhaus.client.socket_stream import SocketStream
+from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
+from keyhaus.client.stream import Stream
 from keyhaus.core import objects
+from keyhaus.core.errors import UserError
 
 DEFAULT_PORT: Final = 65433
 _LENGTH_BYTES: Final = 4
@@ -48,7 +50,7 @@ class KVClient:
     def __init__(
         self, host: str = "127.0.0.1", port: int = DEFAULT_PORT, timeout: float = 5.0, max_retries: int = 3
     ) -> None:
-        self._stream = SocketStream(host, port, timeout)
+        self._stream = Stream(host, port, timeout)
         self._retries = max_retries
 
     def close(self) -> None:
@@ -72,7 +74,8 @@ class KVClient:
 
         Raises:
             ServerError: The server has refused it.
-            ConnectionError: There is no connection, or it broke: then it may have been stored.
+            ConnectionError: There is no connection (ConnectionLost), or it broke, and then nobody can say whether it
+                was stored (OutcomeUnknown).
             keyhaus.Error: The key or the value is none.
         """
         return self._text("SET", key=key, value=value)
@@ -100,21 +103,17 @@ class KVClient:
     def request(self, command: str, **fields: Any) -> Any:
         """Sends any request, such as `request("INCR", args=["n"])`, and gives what is answered. Raises as `set`."""
         payload = objects.encode({"cmd": command, "wrapped": True, **fields})
+        request = len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
         failures = 0
         while True:
-            sent = False
             try:
                 self._stream.connect()
-                sent = True
-                self._stream.send(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
-                size = int.from_bytes(self._stream.read(_LENGTH_BYTES), "big")
-                reply = objects.decode(self._stream.read(size))
+                reply = self._stream.ask(request, _reply)
                 break
-            except ConnectionError as error:
+            except (ConnectionLost, OutcomeUnknown) as error:
                 failures += 1
-                if sent and command.upper() not in _READS:
-                    raise ConnectionError(f"{error}; {command} may have been executed, or not") from error
-                if failures > self._retries:
+                may_be_sent_again = isinstance(error, ConnectionLost) or command.upper() in _READS
+                if failures > self._retries or not may_be_sent_again:
                     raise
             time.sleep(min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS * 2 ** (failures - 1)) * random.uniform(0.5, 1))
         if "error" in reply:
@@ -123,3 +122,14 @@ class KVClient:
 
     def _text(self, command: str, **fields: Any) -> str:
         return str(self.request(command, **fields))
+
+
+def _reply(stream: Stream) -> dict[str, Any]:
+    size = int.from_bytes(stream.exactly(_LENGTH_BYTES), "big")
+    try:
+        reply = objects.decode(stream.exactly(size))
+    except UserError:
+        reply = None
+    if not isinstance(reply, dict) or not reply.keys() & {"result", "error"}:
+        raise OutcomeUnknown(f"what answers at {stream.host}:{stream.port} does not speak frames")
+    return reply

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
-from keyhaus.client.errors import from_wire
-from keyhaus.client.socket_stream import SocketStream
+from keyhaus.client.errors import OutcomeUnknown, from_wire
+from keyhaus.client.stream import Stream
 from keyhaus.core.errors import Error
 
 DEFAULT_PORT: Final = 9999
@@ -32,7 +32,7 @@ class KVClient:
     """
 
     def __init__(self, host: str = "localhost", port: int = DEFAULT_PORT, timeout: float = TIMEOUT_SECONDS) -> None:
-        self._stream = SocketStream(host, port, timeout)
+        self._stream = Stream(host, port, timeout)
 
     def connect(self) -> None:
         """Connects. Raises ConnectionError."""
@@ -55,11 +55,12 @@ class KVClient:
         """Sends any request, and gives the reply as it came.
 
         Raises:
-            ConnectionError: There is no connection, or it broke: the request may have been executed.
+            ConnectionLost: There is no connection. Nothing was sent. It is a ConnectionError, as is the next one.
+            OutcomeUnknown: The connection was lost, or no reply came in time: the request was executed once, or not at
+                all.
         """
-        self._stream.send(msgspec.json.encode({"command": command, **fields}) + b"\n")
-        reply: dict[str, Any] = msgspec.json.decode(self._stream.read_line())
-        return reply
+        self._stream.connect()
+        return self._stream.ask(msgspec.json.encode({"command": command, **fields}) + b"\n", _reply)
 
     def put(self, key: str, value: Any) -> None:
         """Stores a value: a text, or anything that JSON can say. Raises Error, ConnectionError."""
@@ -109,3 +110,13 @@ class KVClient:
         if message == _NOT_FOUND and "code" not in reply:
             return None
         raise from_wire(str(reply.get("code", Error.code)), message)
+
+
+def _reply(stream: Stream) -> dict[str, Any]:
+    try:
+        reply = msgspec.json.decode(stream.line())
+    except (msgspec.MsgspecError, RecursionError):
+        reply = None
+    if not isinstance(reply, dict) or reply.get("status") not in ("ok", "error"):
+        raise OutcomeUnknown(f"what answers at {stream.host}:{stream.port} does not speak JSON lines")
+    return reply
