@@ -51,15 +51,20 @@ def test_a_browser_runs_nothing(data: bytes, listen: str, cut: int, serve: Serve
     assert server.wait_for_line("closing")
 
 
-def test_each_dialect_is_told_what_comes(serve: Serve) -> None:
+def test_the_dialect_is_told_by_the_first_bytes(serve: Serve) -> None:
     server = serve("--engine", "memory", listen="auto")
-    line = json.loads(conversation(server.port, b'{"command": "ping"}\n'))
-    assert line["status"] == "error"
-    assert "later release" in line["message"]
+    with socket.create_connection((HOST, server.port), SECONDS) as connection:
+        connection.sendall(b'{"command": "ping"}\n')
+        assert json.loads(connection.makefile("rb").readline()) == {"status": "ok", "message": "pong"}
+    with socket.create_connection((HOST, server.port), SECONDS) as connection:
+        connection.sendall(b"\0\0\0\5hello")
+        assert b"BAD_PAYLOAD" in connection.recv(1000)
+    with socket.create_connection((HOST, server.port), SECONDS) as connection:
+        connection.sendall(b"PING\n")
+        assert json.loads(connection.makefile("rb").readline()) == {"status": "Ok", "result": "PONG"}
     http = conversation(server.port, b"GET /v1/keys/a HTTP/1.1\r\nHost: x\r\n\r\n")
     assert http.startswith(b"HTTP/1.1 501 ")
     assert b"later release" in http
-    assert b"later release" in conversation(server.port, b"\0\0\0\5hello")
     for nobody in (b"\x16\x03\x01\x02\x00\x01", b"\xff\xfe", b"\x01", b"PING\0\n", b"x" * 70_000):
         assert conversation(server.port, nobody) == b"", nobody[:10]
     with Link(server.port) as link:

@@ -1,7 +1,7 @@
 """The port that recognises the dialect by a connection's first bytes.
 
-RESP and text go on as what they are. The other dialects are recognised and told, in a line that they can show, that
-they are not served yet; bytes that belong to no dialect close the connection.
+RESP, text, JSON lines and frames go on as what they are. HTTP is recognised and told that it is not served yet; bytes
+that belong to no dialect, and TLS, close the connection.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Recognition(asyncio.Protocol):
             connection.data_received(self._sniffer.buffered)
             return
         peer = address_of(transport.get_extra_info("peername"))
-        log.info("closing a connection that speaks no RESP", extra={"dialect": dialect.name.lower(), "client": peer})
+        log.info("closing a connection whose dialect is not spoken here", extra={"dialect": dialect.name.lower(), "client": peer})
         answer = _ANSWERS.get(dialect)
         if answer is not None:
             transport.write(answer.encode())
