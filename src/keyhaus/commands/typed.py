@@ -15,7 +15,7 @@ from typing import Any, Final
 from keyhaus.commands.help import add_help
 from keyhaus.commands.scanning import range_rows
 from keyhaus.commands.spec import Flag, Keys, command, container, option
-from keyhaus.commands.values import check_reply_bytes
+from keyhaus.commands.values import MILLISECOND, SECOND, check_reply_bytes, deadline
 from keyhaus.core import objects
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax
@@ -26,6 +26,7 @@ from keyhaus.store.transaction import Transaction
 
 GROUP: Final = "generic"
 SINCE: Final = "keyhaus 0.1"
+_UNITS: Final = {b"EX": SECOND, b"PX": MILLISECOND}
 _FLAGS: Final = {b"TEXT": 0, b"BYTES": rec.BYTES, b"OBJECT": rec.OBJECT}
 
 container("TYPED", Flag(0), summary="Puts and reads values with their kinds.", since=SINCE, group=GROUP)
@@ -37,22 +38,28 @@ add_help("TYPED", group=GROUP, since=SINCE)
     -5,
     Flag.WRITE | Flag.DENY_OOM,
     keys=Keys(2, -3, 3),
-    summary="Puts values of kinds under keys, all at once.",
+    summary="Puts values of kinds under keys, all at once, perhaps with an expiry.",
     since=SINCE,
     group=GROUP,
-    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...]",
+    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...] "
+    "[EX seconds | PX milliseconds]",
     complexity="O(n), n the number of keys",
 )
 async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    if len(args) % 3 != 2:
-        raise Syntax("syntax error: expected TYPED PUT key kind value [key kind value ...]")
-    for key, kind, value in zip(args[2::3], args[3::3], args[4::3], strict=True):
+    rows = args[2:]
+    expires = 0
+    if len(rows) % 3 == 2 and (unit := _UNITS.get(option(rows[-2]))):
+        expires = deadline(tx, "typed|put", rows[-1], unit, relative=True)
+        del rows[-2:]
+    if len(rows) % 3:
+        raise Syntax("syntax error: expected TYPED PUT key kind value [key kind value ...] [EX seconds | PX ms]")
+    for key, kind, value in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
         flags = _FLAGS.get(option(kind))
         if flags is None:
             raise Syntax("syntax error: a kind is TEXT, BYTES or OBJECT")
         if flags == rec.OBJECT:
             objects.decode(value)  # what nobody could read is refused
-        tx.put(key, value, flags=flags)
+        tx.put(key, value, expires, flags)
     return OK
 
 
