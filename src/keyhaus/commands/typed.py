@@ -41,8 +41,7 @@ add_help("TYPED", group=GROUP, since=SINCE)
     summary="Puts values of kinds under keys, all at once, perhaps with an expiry.",
     since=SINCE,
     group=GROUP,
-    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...] "
-    "[EX seconds | PX milliseconds]",
+    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...] [EX seconds | PX milliseconds]",
     complexity="O(n), n the number of keys",
 )
 async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:
