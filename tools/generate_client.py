@@ -1,4 +1,4 @@
-"""Makes the client that blocks (src/keyhaus/client/blocking) from the asynchronous one (src/keyhaus/client/aio).
+"""Makes what blocks of the Python doors (blocking/) from what is asynchronous (aio/), in client/ and in core/access/.
 
 `python tools/generate_client.py` writes it, `--check` only says whether it is up to date. A file is made by replacing
 words, in its comments and docstrings too, and is then put in order by ruff. `driver.py` and `__init__.py` are written
@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-CLIENT: Final = Path(__file__).resolve().parents[1] / "src" / "keyhaus" / "client"
+_KEYHAUS: Final = Path(__file__).resolve().parents[1] / "src" / "keyhaus"
+ROOMS: Final = (_KEYHAUS / "client", _KEYHAUS / "core" / "access")
 BY_HAND: Final = ("__init__.py", "driver.py")
 _NOTE: Final = "# Made from aio/{name} by tools/generate_client.py: change it there, then run make client.\n"
 _REPLACED: Final = tuple(
@@ -28,7 +29,7 @@ _REPLACED: Final = tuple(
         (r"\baclose\b", "close"),
         (r"\bAwaitable\[(\w+)\]", r"\1"),
         (r"\bAwaitable, ", ""),
-        (r"\bkeyhaus\.client\.aio\b", "keyhaus.client.blocking"),
+        (r"\bkeyhaus\.(client|core\.access)\.aio\b", r"keyhaus.\1.blocking"),
         (r"\bthe task is cancelled\b", "the thread is interrupted"),
         (r"\banother task\b", "another thread"),
     )
@@ -41,7 +42,7 @@ def made(source: Path) -> str:
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     text = _NOTE.format(name=source.name) + text
-    target = str(CLIENT / "blocking" / source.name)
+    target = str(_twin(source))
     for command in (
         ("check", "--quiet", "--fix", "--select", "I", "--stdin-filename", target, "-"),
         ("format", "--quiet", "--stdin-filename", target, "-"),
@@ -54,12 +55,16 @@ def made(source: Path) -> str:
 
 def files() -> dict[Path, str]:
     """Every file that is made, as it should be."""
-    sources = sorted(path for path in (CLIENT / "aio").glob("*.py") if path.name not in BY_HAND)
-    return {CLIENT / "blocking" / source.name: made(source) for source in sources}
+    sources = [path for room in ROOMS for path in sorted((room / "aio").glob("*.py")) if path.name not in BY_HAND]
+    return {_twin(source): made(source) for source in sources}
+
+
+def _twin(source: Path) -> Path:
+    return source.parents[1] / "blocking" / source.name
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Makes src/keyhaus/client/blocking from src/keyhaus/client/aio.")
+    parser = argparse.ArgumentParser(description="Makes what blocks of the Python doors from what is asynchronous.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is out of date")
     check = parser.parse_args().check
     stale = {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}

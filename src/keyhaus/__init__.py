@@ -9,8 +9,9 @@ from importlib import import_module as _import_module
 __version__ = "0.1.0.dev0"
 
 _ERRORS = (
-    *("Conflict", "Deadlock", "DiskFull", "Error", "LockTimeout", "Poisoned", "ReadOnly", "SnapshotTooOld"),
-    *("TransactionError", "TransactionTimeout", "TransactionTooLarge", "UnknownTransaction", "UserError", "WrongType"),
+    *("ChangesLost", "ChangesTooOld", "Closed", "Conflict", "Deadlock", "DiskFull", "Error", "LimitExceeded"),
+    *("LockTimeout", "Poisoned", "ReadOnly", "SnapshotTooOld", "StorageError", "TransactionError"),
+    *("TransactionTimeout", "TransactionTooLarge", "UnknownTransaction", "UserError", "WrongType"),
 )
 _LAZY = {
     "AsyncClient": "keyhaus.client.aio.client",
@@ -18,6 +19,9 @@ _LAZY = {
     "Client": "keyhaus.client.blocking.client",
     "Transaction": "keyhaus.client.blocking.transaction",
     "Database": "keyhaus.embedded.database",
+    "StorageEngine": "keyhaus.embedded.storage_engine",
+    "TypedMapping": "keyhaus.core.access.mapping",
+    **dict.fromkeys(("Change", "Operation", "Position"), "keyhaus.core.access.replies"),
     "TransactionEnded": "keyhaus.core.transactional",
     "transactional": "keyhaus.core.transactional",
     "ConnectionLost": "keyhaus.client.errors",

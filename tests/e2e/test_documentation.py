@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dbm
+import os
 import re
 import runpy
 import secrets
+import shelve
 import subprocess
 import sys
 import threading
@@ -17,6 +20,7 @@ from typing import Any
 import pytest
 import redis
 
+import keyhaus
 from tests.support.make_fixture import DIRECTORY, unpack
 from tests.support.processes import RunningKeyhaus, keyhaus_server, redis_server
 from tests.support.programs import require_program
@@ -254,13 +258,13 @@ def test_the_python_of_the_page_on_the_python_client_is_real(
             _, mark, told = line.partition("  # ")
             if isinstance(statement, ast.Expr) and mark:
                 value = eval(compile(ast.Expression(statement.value), "python-client.md", "eval"), names)
-                if told[0].isalpha() and told[:2] != "b'" and told != "True":
+                if told[0].isalpha() and told[:2] != "b'" and told not in ("True", "False", "None"):
                     continue  # words for people
                 assert repr(value) == told, line
                 compared += 1
             else:
                 exec(compile(ast.Module([statement], []), "python-client.md", "exec"), names)
-    assert compared >= 8 and capsys.readouterr().out == "b'2'\n"
+    assert compared >= 30 and capsys.readouterr().out == "b'2'\n"
     assert client.mget("account:a", "account:b", "account:c") == [b"70", b"15", b"15"]
 
 
@@ -274,6 +278,68 @@ def test_the_python_of_the_page_on_embedding_is_real(
         exec(block, names)
     shown = [line.split("  # ")[1] for line in "".join(blocks).splitlines() if "print(" in line]
     assert capsys.readouterr().out.splitlines() == shown
+
+
+_MOVING = "docs/how-to/from-shelve-and-diskcache.md"
+
+
+def test_the_mapping_of_the_page_on_moving_is_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = _blocks(_MOVING, "python")[0]
+    exec(block, {})
+    shown = [line.split("  # ")[1] for line in block.splitlines() if "print(" in line]
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def _migrated(directory: Path, kind: str, source: str, target: str) -> str:
+    """What the script that the page shows prints."""
+    (script,) = re.findall(
+        r'^```python title="migrate.py"\n(.*?)^```$', (_ROOT / _MOVING).read_text(), re.MULTILINE | re.DOTALL
+    )
+    (directory / "migrate.py").write_text(script)
+    command = [sys.executable, "migrate.py", kind, source, target]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    run = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert not run.stderr, run.stderr
+    return run.stdout
+
+
+def test_a_shelf_is_taken_along(tmp_path: Path, server: RunningKeyhaus, client: redis.Redis) -> None:
+    shelved: dict[str, Any] = {"user:1": {"name": "Ada", "born": (1815, 12, 10)}, "user:2": ["Grace", {"navy"}]}
+    with shelve.open(str(tmp_path / "users")) as shelf:
+        shelf.update(shelved)
+    told = _migrated(tmp_path, "shelve", "users", "data")
+    assert told == _blocks(_MOVING, "console")[0].splitlines()[1] + "\n"
+    with keyhaus.open(tmp_path / "data").as_mapping() as mapping:
+        assert dict(mapping) == shelved
+    for _ in range(2):
+        _migrated(tmp_path, "shelve", "users", f"keyhaus://127.0.0.1:{server.port}")
+    assert client.dbsize() == 2 and client.get("user:2") == b'["Grace",["navy"]]'
+
+
+def test_a_dbm_file_is_taken_along(tmp_path: Path) -> None:
+    with dbm.open(str(tmp_path / "file"), "c") as file:
+        for number in range(2_500):
+            file[f"k{number:04}"] = b"\xff%d" % number
+    assert _migrated(tmp_path, "dbm", "file", "data") == "2500 keys copied\n"
+    with keyhaus.open(tmp_path / "data").as_mapping() as mapping:
+        assert len(mapping) == 2_500 and mapping["k2499"] == b"\xff2499"
+
+
+def test_a_diskcache_is_taken_along(tmp_path: Path) -> None:
+    diskcache = pytest.importorskip("diskcache")
+    with diskcache.Cache(str(tmp_path / "cache")) as cache:
+        cache["a"] = {"n": (1, None)}
+        cache.set("b", "short", expire=100)
+        cache.set("c", "gone", expire=-1)
+    assert _migrated(tmp_path, "diskcache", "cache", "data") == "2 keys copied\n"
+    with keyhaus.open(tmp_path / "data") as database:
+        assert database.get_objects(["a", "b", "c"]) == [{"n": (1, None)}, "short", None]
+        assert 0 < database.ttl("b") <= 100 and database.ttl("a") is None
 
 
 def test_the_page_on_info_has_each_field_and_no_other(tmp_path: Path) -> None:

@@ -1,19 +1,20 @@
-"""Both Python clients under one interface, the asynchronous one's: so a story about them is told once.
+"""The Python doors under one interface, the asynchronous client's: so a story about them is told once.
 
-Under it the client that blocks still blocks: none of its coroutines ever waits for the loop.
+Under it what blocks still blocks: none of its coroutines ever waits for the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from keyhaus import AsyncClient, Client
 from tests.support.processes import HOST
 
 AnyClient: TypeAlias = Any  # an AsyncClient, or what looks like one
+ITERATORS: Final = frozenset(("changes", "range", "range_objects", "scan"))
 Story: TypeAlias = Callable[[AnyClient], Awaitable[None]]
 
 
@@ -27,7 +28,7 @@ def driven(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Blocking:
-    """A client that blocks, or a transaction of one, with the asynchronous one's methods."""
+    """A client or a database that blocks, or a transaction of one, with the asynchronous one's methods."""
 
     def __init__(self, real: Any) -> None:
         self.real = real
@@ -36,6 +37,8 @@ class Blocking:
         attribute = getattr(self.real, name)
         if not callable(attribute):
             return attribute
+        if name in ITERATORS:
+            return lambda *args, **kwargs: _steps(attribute(*args, **kwargs))
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             return attribute(*args, **kwargs)
@@ -55,9 +58,10 @@ class Blocking:
     async def run(self, function: Callable[[Any], Coroutine[Any, Any, Any]], **options: Any) -> Any:
         return self.real.run(lambda transaction: driven(function(Blocking(transaction))), **options)
 
-    async def scan(self, *args: Any, **kwargs: Any) -> AsyncIterator[tuple[bytes, bytes]]:
-        for pair in self.real.scan(*args, **kwargs):
-            yield pair
+
+async def _steps(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    for item in iterator:
+        yield item
 
 
 class Flavour:

@@ -58,8 +58,7 @@ def test_what_was_put_is_got_as_bytes(database: Database) -> None:
     database.set(bytearray(b"n"), 4)
     assert database.incr("n") == 5
     assert database.incr("n", -7) == -2
-    assert database.exists("n") is True
-    assert database.exists("m") is False
+    assert database.exists("n", "m", "n") == 2
     assert database.delete("n", "m", "greeting") == 2
     assert database.get("n") is None
 
@@ -96,12 +95,12 @@ def test_a_prefix_ends_where_the_next_one_begins(database: Database) -> None:
 
 
 def test_any_command_of_the_table_can_be_run(database: Database) -> None:
-    assert database.execute("SET", "k", 1.5) == "OK"
+    assert database.execute("SET", "k", 1.5) == b"OK"
     assert database.execute("APPEND", "k", b"!") == 4
     assert database.execute("MGET", "k", "none") == [b"1.5!", None]
-    assert database.execute("MULTI") == "OK"
-    assert database.execute("INCR", "k") == "QUEUED"
-    assert database.execute("GET", "k") == "QUEUED"
+    assert database.execute("MULTI") == b"OK"
+    assert database.execute("INCR", "k") == b"QUEUED"
+    assert database.execute("GET", "k") == b"QUEUED"
     failed, value = database.execute("EXEC")
     assert isinstance(failed, Error) and value == b"1.5!"
     database.execute("WATCH", "k")
@@ -109,8 +108,8 @@ def test_any_command_of_the_table_can_be_run(database: Database) -> None:
     database.execute("MULTI")
     database.execute("GET", "k")
     assert database.execute("EXEC") is None
-    assert database.execute("CLIENT", "REPLY", "OFF") == "OK"
-    assert database.execute("PING") == "PONG"
+    assert database.execute("CLIENT", "REPLY", "OFF") == b"OK"
+    assert database.execute("PING") == b"PONG"
 
 
 def test_errors_are_raised_and_the_database_goes_on(database: Database) -> None:
@@ -289,7 +288,7 @@ def test_threads_are_bounded() -> None:
 def test_quit_ends_a_session_and_the_next_call_begins_another(database: Database) -> None:
     number = database.execute("CLIENT", "ID")
     database.execute("BEGIN")
-    assert database.execute("QUIT") == "OK"
+    assert database.execute("QUIT") == b"OK"
     assert database.execute("CLIENT", "ID") > number
     assert database.execute("TRANSACTION", "LIST") == []
 
@@ -453,7 +452,7 @@ def test_a_fault_within_a_turn_costs_nobody_else_anything(database: Database, ca
 
     database._turns.post(fail)
     with caplog.at_level(logging.ERROR):
-        assert database.execute("PING") == "PONG"
+        assert database.execute("PING") == b"PONG"
     assert "ZeroDivisionError" in caplog.text
 
 

@@ -75,6 +75,19 @@ def test_several_are_put_at_once_or_none(client: Caller) -> None:
     assert client("EXISTS", "a", "b", "c", "d") == 2
 
 
+def test_several_are_put_for_a_time(client: Caller) -> None:
+    assert client("TYPED", "PUT", "a", "OBJECT", "\x01", "b", "TEXT", "2", "px", 60_000) == "OK"
+    assert 0 < client("PTTL", "a") <= 60_000 and 0 < client("PTTL", "b") <= 60_000
+    assert client("TYPED", "GET", "a") == [[b"OBJECT", b"\x01"]]
+    assert client("TYPED", "PUT", "a", "TEXT", "1", "EX", 100) == "OK"
+    assert 60 < client("TTL", "a") <= 100
+    assert client("TYPED", "PUT", "a", "TEXT", "1") == "OK"
+    assert client("TTL", "a") == -1
+    for end, code in ((("PX", 0), "ERR"), (("PX", "x"), "SYNTAX"), (("EXAT", 1), "SYNTAX"), (("PX",), "SYNTAX")):
+        client.raises(code, "TYPED", "PUT", "c", "TEXT", "1", *end)
+    assert client("EXISTS", "c") == 0
+
+
 def test_a_range_tells_kinds(client: Caller) -> None:
     put(client, "a", 1)
     put(client, "b", "x")

@@ -18,7 +18,7 @@ from keyhaus.commands.help import add_help
 from keyhaus.commands.keys import database_number, in_database
 from keyhaus.commands.scanning import bounded_page, plain_end, range_options
 from keyhaus.commands.spec import Flag, Keys, command, container, integer, option
-from keyhaus.commands.values import check_reply_bytes
+from keyhaus.commands.values import MILLISECOND, SECOND, check_reply_bytes, deadline
 from keyhaus.core import objects
 from keyhaus.core.context import Context
 from keyhaus.core.errors import Syntax, UserError
@@ -32,6 +32,7 @@ from keyhaus.store.whole_range import whole_range
 GROUP: Final = "generic"
 SINCE: Final = "keyhaus 0.1"
 NEVER: Final = -1  # in place of an expiry, as PEXPIRETIME has it
+_UNITS: Final = {b"EX": SECOND, b"PX": MILLISECOND}
 _FLAGS: Final = {b"TEXT": 0, b"BYTES": rec.BYTES, b"OBJECT": rec.OBJECT}
 
 container("TYPED", Flag(0), summary="Puts and reads values with their kinds.", since=SINCE, group=GROUP)
@@ -43,17 +44,22 @@ add_help("TYPED", group=GROUP, since=SINCE)
     -5,
     Flag.WRITE | Flag.DENY_OOM,
     keys=Keys(2, -3, 3),
-    summary="Puts values of kinds under keys, all at once.",
+    summary="Puts values of kinds under keys, all at once, perhaps with an expiry.",
     since=SINCE,
     group=GROUP,
-    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...]",
+    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...] [EX seconds | PX milliseconds]",
     complexity="O(n), n the number of keys",
 )
 async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    if len(args) % 3 != 2:
-        raise Syntax("syntax error: expected TYPED PUT key kind value [key kind value ...]")
-    for key, kind, value in zip(args[2::3], args[3::3], args[4::3], strict=True):
-        tx.put(key, value, flags=_checked_flags(key, kind, value), typed=True)
+    rows = args[2:]
+    expires = 0
+    if len(rows) % 3 == 2 and (unit := _UNITS.get(option(rows[-2]))):
+        expires = deadline(tx, "typed|put", rows[-1], unit, relative=True)
+        del rows[-2:]
+    if len(rows) % 3:
+        raise Syntax("syntax error: expected TYPED PUT key kind value [key kind value ...] [EX seconds | PX ms]")
+    for key, kind, value in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        tx.put(key, value, expires, _checked_flags(key, kind, value), typed=True)
     return OK
 
 

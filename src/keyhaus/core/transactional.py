@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, overload
 
 from keyhaus.core.errors import UnknownTransaction
 
+RETRIES: Final = 20  # of `run`, where nothing else is said
 FIRST_SECONDS: Final = 0.01
 SECONDS_MAX: Final = 1.0
 

@@ -1,1 +1,1 @@
-"""The same database in-process. Empty until it comes."""
+"""The same database within a Python process: `keyhaus.open`, and `keyhaus.StorageEngine`, a face of it."""

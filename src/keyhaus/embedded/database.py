@@ -17,17 +17,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from keyhaus.core.access.blocking.access import Door
+from keyhaus.core.access.words import Durability, Mode, begin_words
 from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsLock
 from keyhaus.core.errors import Closed, StorageError, UserError
 from keyhaus.core.helper_process import END_SECONDS
 from keyhaus.core.settings import TABLE, Settings, check, parse
+from keyhaus.core.transactional import RETRIES
 from keyhaus.core.wait import Wait
-from keyhaus.embedded.access import Access
 from keyhaus.embedded.caller import NOT_OURS, Caller
 from keyhaus.embedded.interrupts import MAIN, Place, place_of_this_thread
+from keyhaus.embedded.replies import PlainReplies
 from keyhaus.embedded.spawn import TurnSpawn
-from keyhaus.embedded.transactions import RETRIES, Transaction, begin_words, run_again
+from keyhaus.embedded.transactions import Transaction, run_again
 from keyhaus.embedded.turns import Turns
 from keyhaus.session.hub import Hub
 from keyhaus.store import opening
@@ -103,7 +106,7 @@ class _Own(threading.local):
     ticket: _Ticket | None = None
 
 
-class Database(Access):
+class Database(PlainReplies, Door):
     """An open database. Every method may be called by any thread.
 
     Attributes:
@@ -155,7 +158,7 @@ class Database(Access):
 
     # commands
 
-    def _execute(self, args: list[bytes]) -> Any:
+    def _ask(self, args: list[bytes]) -> Any:
         return (self._own.caller or self._caller()).execute(args)
 
     def _begin(self, args: list[bytes]) -> bytes:
@@ -190,7 +193,7 @@ class Database(Access):
     # transactions
 
     def transaction(
-        self, mode: str = "pessimistic", *, durability: str | None = None, timeout_ms: int | None = None
+        self, mode: Mode = "pessimistic", *, durability: Durability | None = None, timeout_ms: int | None = None
     ) -> Transaction:
         """A transaction, to be used in a `with`, which begins and ends it.
 
@@ -210,8 +213,8 @@ class Database(Access):
         function: Callable[[Transaction], _Result],
         *,
         retries: int = RETRIES,
-        mode: str = "pessimistic",
-        durability: str | None = None,
+        mode: Mode = "pessimistic",
+        durability: Durability | None = None,
         timeout_ms: int | None = None,
     ) -> _Result:
         """Runs a function in a transaction; again after a retryable error (a conflict, a deadlock), with a pause.

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from keyhaus.core.errors import Error, UnknownTransaction, UserError
+from keyhaus.core.access.blocking.access import TransactionAccess
+from keyhaus.core.access.words import Word, encode
+from keyhaus.core.errors import Error, UnknownTransaction
 from keyhaus.core.transactional import TransactionEnded, pause
-from keyhaus.embedded.access import Access, Word, as_bytes
+from keyhaus.embedded.replies import PlainReplies
 
 if TYPE_CHECKING:
     from keyhaus.embedded.database import Database
 
-RETRIES: Final = 20
 # No network lies between: what stands in the way is gone sooner.
 FIRST_SECONDS: Final = 0.001
 SECONDS_MAX: Final = 0.1
@@ -24,7 +25,7 @@ SECONDS_MAX: Final = 0.1
 _Result = TypeVar("_Result")
 
 
-class Transaction(Access):
+class Transaction(PlainReplies, TransactionAccess):
     """A transaction, from the `with` that begins it to its end.
 
     It commits at the end of the `with`, or rolls back where that ends with an exception. It belongs to the thread that
@@ -63,12 +64,12 @@ class Transaction(Access):
         if kind is None:
             self.commit()
         else:
-            with contextlib.suppress(Error):  # it may be gone already
+            with contextlib.suppress(UnknownTransaction):  # another thread's
                 self.rollback()
 
     def lock(self, *keys: Word) -> None:
-        """Locks keys before they are read, as one that will write them; for pessimistic transactions. Raises Error."""
-        self._execute([b"LOCK", *map(as_bytes, keys)])
+        """Locks keys before they are read, as one that will write them: so two that do so wait for each other."""
+        self._ask([b"LOCK", *map(encode, keys)])
 
     def commit(self) -> int:
         """Makes it happen; its sequence number, once the commit is as durable as it was asked to be.
@@ -85,7 +86,7 @@ class Transaction(Access):
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         try:
-            seqno: int = self._database._execute([b"COMMIT", self._id, b"WITHSEQNO"])
+            seqno: int = self._database._ask([b"COMMIT", self._id, b"WITHSEQNO"])
         except UnknownTransaction as error:
             raise TransactionEnded(error.raw) from None
         except Error as error:
@@ -97,13 +98,18 @@ class Transaction(Access):
         return seqno
 
     def rollback(self) -> None:
-        """Gives it up: nothing of it happens. Raises UnknownTransaction where it has ended, or is another thread's."""
+        """Gives it up: nothing of it happens.
+
+        Raises:
+            UnknownTransaction: It is not begun, has been committed or rolled back before, or is another thread's.
+        """
         self._check_own()
         self._ended = True
-        self._roll_back()
+        with contextlib.suppress(Error):  # it may be gone already
+            self._roll_back()
 
     def _roll_back(self) -> None:
-        self._database._execute([b"ROLLBACK", self._id])
+        self._database._ask([b"ROLLBACK", self._id])
 
     def _check_own(self) -> None:
         """Raises UnknownTransaction where the calling thread has no such open transaction."""
@@ -112,12 +118,12 @@ class Transaction(Access):
         if self._thread != threading.get_ident():
             raise UnknownTransaction("a transaction is used by the thread that began it only")
 
-    def _execute(self, args: list[bytes]) -> Any:
+    def _ask(self, args: list[bytes]) -> Any:
         self._check_own()
         if self._failure is not None:
             raise self._failure.with_traceback(None)
         try:
-            return self._database._execute([b"TX", self._id, *args])
+            return self._database._ask([b"TX", self._id, *args])
         except UnknownTransaction as error:
             self._failure = TransactionEnded(error.raw)
             raise self._failure from None
@@ -125,18 +131,6 @@ class Transaction(Access):
             if error.ends_transaction:
                 self._failure = error
             raise
-
-
-def begin_words(mode: str, durability: str | None, timeout_ms: int | None) -> list[bytes]:
-    """The BEGIN of a transaction. Raises UserError."""
-    if mode.lower() not in ("pessimistic", "optimistic", "readonly"):
-        raise UserError("a transaction's mode is pessimistic, optimistic or readonly")
-    args = [b"BEGIN", mode.encode()]
-    if durability is not None:
-        args += (b"DURABILITY", durability.encode())
-    if timeout_ms is not None:
-        args += (b"TIMEOUT", b"%d" % timeout_ms)
-    return args
 
 
 def run_again(attempt: Callable[[], _Result], retries: int, sleep: Callable[[float], None] = time.sleep) -> _Result:

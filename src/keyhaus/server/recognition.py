@@ -74,7 +74,10 @@ class Recognition(asyncio.Protocol):
             connection.data_received(self._sniffer.buffered)
             return
         peer = address_of(transport.get_extra_info("peername"))
-        log.info("closing a connection whose dialect is not spoken here", extra={"dialect": dialect.name.lower(), "client": peer})
+        log.info(
+            "closing a connection whose dialect is not spoken here",
+            extra={"dialect": dialect.name.lower(), "client": peer},
+        )
         answer = _ANSWERS.get(dialect)
         if answer is not None:
             transport.write(answer.encode())

@@ -167,7 +167,7 @@ class Link:
             self.close()
             raise Gone("the server has closed the connection")
         try:
-            opened.sendall(request(*words))
+            opened.sendall(request(list(words)))
             return self.receive(pushed)
         except OutcomeUnknown:
             raise

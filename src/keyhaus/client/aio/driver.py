@@ -10,6 +10,7 @@ from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
+from redis.maint_notifications import MaintNotificationsConfig
 
 from keyhaus import __version__
 from keyhaus.client.address import Address
@@ -27,7 +28,8 @@ def make_pool(address: Address, timeout: float, connect_timeout: float, most: in
         host=address.host,
         port=address.port,
         db=address.database,
-        protocol=2,
+        protocol=3,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         socket_timeout=None,
         socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),

@@ -13,28 +13,31 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from keyhaus.client.aio.commands import AsyncCommands
 from keyhaus.client.aio.connections import Connection, Connections
 from keyhaus.client.aio.driver import Lock, sleep
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
-from keyhaus.client.words import Word, request
+from keyhaus.client.words import request
+from keyhaus.core.access.aio.access import AsyncTransactionAccess
+from keyhaus.core.access.replies import Outcome, outcome
+from keyhaus.core.access.words import Word, encode
 from keyhaus.core.errors import Conflict, Error, UnknownTransaction
 from keyhaus.core.transactional import TransactionEnded, pause
 
-Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
 
-
-class AsyncTransaction(AsyncCommands):
+class AsyncTransaction(AsyncTransactionAccess):
     """A transaction; `client.transaction()` makes one for an `async with` block.
+
+    It commits at the end of the block, or rolls back where that raises. Once a command was told that the transaction
+    can't go on, all later ones, and `commit`, are told the same.
 
     Attributes:
         id: Its name, once it has begun.
         seqno: The number of its commit, once it is committed.
     """
 
-    def __init__(self, connections: Connections, begin: bytes) -> None:
+    def __init__(self, connections: Connections, begin: list[bytes]) -> None:
         self.id = ""
         self.seqno: int | None = None
         self._connections = connections
@@ -48,7 +51,7 @@ class AsyncTransaction(AsyncCommands):
             raise RuntimeError("a transaction has one block: ask the client for another one")
         connection = await self._connections.take()
         try:
-            name: bytes = await connection.ask(self._begin)
+            name: bytes = await connection.ask(request(self._begin))
         except BaseException as error:
             await self._connections.give_back(connection)
             if isinstance(error, OutcomeUnknown):
@@ -57,25 +60,23 @@ class AsyncTransaction(AsyncCommands):
         self.id, self._connection = name.decode(), connection
         return self
 
-    async def execute(self, *words: Word) -> Any:
-        """Sends a command that reads or writes data, to be run inside the transaction: `execute("APPEND", "k", "v")`.
-
-        Returns:
-            The reply: bytes, int, None, or a list of them.
+    async def _ask(self, args: list[bytes]) -> Any:
+        """Sends a command that reads or writes data, to be run inside the transaction.
 
         Raises:
             ConnectionLost: The connection broke, and the transaction is gone.
             TransactionError: The server has rolled it back.
             Error: The command failed; the transaction goes on.
         """
-        asked = request("TX", self.id, *words)
+        asked = request([b"TX", self.id.encode(), *args])
         async with self._turn:
+            connection = self._connection
+            if connection is None:
+                raise self._not_open()
             if self._failed is not None:
                 raise self._failed
-            if self._connection is None:
-                raise UnknownTransaction("the transaction's block has not begun, or has ended")
             try:
-                return await self._connection.ask(asked)
+                return await connection.ask(asked)
             except Error as error:
                 self._failed = _consequence(error)
                 if self._failed is None or self._failed is error:
@@ -87,13 +88,44 @@ class AsyncTransaction(AsyncCommands):
 
     async def lock(self, *keys: Word) -> None:
         """Locks keys before they are read, as one that will write them: so two that do so wait for each other."""
-        await self.execute("LOCK", *keys)
+        await self._ask([b"LOCK", *map(encode, keys)])
+
+    async def commit(self) -> int:
+        """Makes it happen, before its block ends; its sequence number.
+
+        Raises:
+            UnknownTransaction: It has not begun, or has been committed or rolled back before.
+            TransactionEnded: It was ended meanwhile; nothing of it has happened, and all of it may be run again.
+            TransactionError: Nothing of it has happened. Where it is retryable, all of it may be run again.
+            ConnectionLost: The connection broke, and nothing of it has happened.
+            OutcomeUnknown: Nobody can say whether it has happened.
+        """
+        await self._finish(None)
+        assert self.seqno is not None
+        return self.seqno
+
+    async def rollback(self) -> None:
+        """Gives it up, before its block ends: nothing of it happens.
+
+        Raises:
+            UnknownTransaction: It has not begun, or has been committed or rolled back before.
+        """
+        await self._finish(Exception)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._connection is not None:
+            await self._finish(kind)
+
+    def _not_open(self) -> UnknownTransaction:
+        return UnknownTransaction(f"the transaction {'has ended' if self.id else 'is not begun'}")
+
+    async def _finish(self, kind: type[BaseException] | None) -> None:
+        """Ends it: commits where there is no error. Gives the connection back."""
         connection, self._connection = self._connection, None
-        assert connection is not None
+        if connection is None:
+            raise self._not_open()
         try:
             try:
                 async with self._turn:  # a command of another task may be under way
@@ -116,14 +148,14 @@ class AsyncTransaction(AsyncCommands):
             await connection.drop()  # what cancels must not wait for a reply
         elif kind is not None:
             try:
-                await connection.ask(request("ROLLBACK", self.id))
+                await connection.ask(request([b"ROLLBACK", self.id.encode()]))
             except Error:
                 await connection.drop()
         elif self._failed is not None:
             raise self._failed
         else:
             try:
-                self.seqno = await connection.ask(request("COMMIT", self.id, "WITHSEQNO"))
+                self.seqno = await connection.ask(request([b"COMMIT", self.id.encode(), b"WITHSEQNO"]))
             except UnknownTransaction as error:
                 raise TransactionEnded(error.raw) from error
 
@@ -135,12 +167,12 @@ class AsyncTransaction(AsyncCommands):
             OutcomeUnknown: Nobody can say.
         """
         try:
-            outcome = await final_outcome(self._connections, self.id)
+            became = await final_outcome(self._connections, self.id)
         except Error as error:
             raise OutcomeUnknown(f"COMMIT {self.id}: {lost.message}; what became of it: {error.message}") from error
-        if isinstance(outcome, int):
-            return outcome
-        if outcome == "expired":
+        if isinstance(became, int):
+            return became
+        if became == "expired":
             raise OutcomeUnknown(f"COMMIT {self.id}: {lost.message}; the server no longer knows what became of it")
         raise ConnectionLost(f"COMMIT {self.id}: {lost.message}; nothing of it happened") from lost
 
@@ -173,7 +205,7 @@ async def final_outcome(connections: Connections, name: str) -> Outcome:
         try:
             connection = await connections.take()
             try:
-                reply = await connection.ask(request("TRANSACTION", "KILL", name))
+                reply = await connection.ask(request([b"TRANSACTION", b"KILL", name.encode()]))
             finally:
                 await connections.give_back(connection)
         except (ConnectionLost, OutcomeUnknown) as error:
@@ -183,5 +215,4 @@ async def final_outcome(connections: Connections, name: str) -> Outcome:
                 raise OutcomeUnknown(f"the server could not be asked: {error.message}") from error
             await sleep(seconds)
         else:
-            outcome: Outcome = reply[1] if isinstance(reply, list) else reply.decode()
-            return outcome
+            return outcome(reply)

@@ -8,32 +8,24 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from keyhaus.client.address import DEFAULT_URL, parse_url
-from keyhaus.client.blocking.commands import Commands
 from keyhaus.client.blocking.connections import Connections
 from keyhaus.client.blocking.driver import sleep
-from keyhaus.client.blocking.transaction import Outcome, Transaction, final_outcome
+from keyhaus.client.blocking.transaction import Transaction, final_outcome
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
-from keyhaus.client.words import (
-    READS,
-    Durability,
-    Mode,
-    Word,
-    begin_request,
-    command_name,
-    refuse_stateful,
-    request,
-)
+from keyhaus.client.words import READS, command_name, refuse_stateful, request
+from keyhaus.core.access.blocking.access import Door
+from keyhaus.core.access.replies import Outcome
+from keyhaus.core.access.words import Durability, Mode, begin_words
 from keyhaus.core.errors import Error
-from keyhaus.core.transactional import pause
+from keyhaus.core.transactional import RETRIES, pause
 
 T = TypeVar("T")
 
-RETRIES: Final = 10
 CONNECTIONS_MAX: Final = 64
 _READ_TRIES: Final = 3
 
 
-class Client(Commands):
+class Client(Door):
     """A client of a keyhaus server.
 
     Args:
@@ -56,6 +48,7 @@ class Client(Commands):
         max_connections: int = CONNECTIONS_MAX,
     ) -> None:
         self._connections = Connections(parse_url(url), timeout, connect_timeout, max_connections)
+        self._block_ms_max = max(1, int(timeout * 500))  # a reply has to come within the time-out
 
     def __enter__(self) -> Client:
         return self
@@ -67,22 +60,17 @@ class Client(Commands):
         """Closes all connections; what is open on them is rolled back."""
         self._connections.close()
 
-    def execute(self, *words: Word) -> Any:
-        """Sends any command that does not depend on its connection: `execute("APPEND", "key", "tail")`.
-
-        A read is sent again if its connection breaks, a write never.
-
-        Returns:
-            The reply: bytes, int, None, or a list of them.
+    def _ask(self, args: list[bytes]) -> Any:
+        """Sends a command; a read is sent again if its connection breaks, a write never.
 
         Raises:
             ConnectionLost: Nothing has happened.
             OutcomeUnknown: The connection broke after the command was sent: it was executed once, or not at all.
             Error: The server's own answer.
         """
-        name = command_name(words)
+        name = command_name(args)
         refuse_stateful(name)
-        asked = request(*words)
+        asked = request(args)
         until = time.monotonic() + self._connections.timeout
         tries = 0
         while True:
@@ -111,8 +99,11 @@ class Client(Commands):
             mode: `pessimistic` waits for locks, `optimistic` is checked at its end, `readonly` reads one moment.
             durability: What its replies wait for; None: what the server has.
             timeout_ms: After how many milliseconds without a command it is ended; None: what the server has.
+
+        Raises:
+            UserError: There is no such mode.
         """
-        return Transaction(self._connections, begin_request(mode, durability, timeout_ms))
+        return Transaction(self._connections, begin_words(mode, durability, timeout_ms))
 
     def run(
         self,
@@ -140,6 +131,8 @@ class Client(Commands):
         Raises:
             Error: It can't be retried, or was too often.
         """
+        if retries < 0:
+            raise ValueError("retries are counted from 0")
         failures = 0
         while True:
             try:
@@ -155,8 +148,13 @@ class Client(Commands):
     def kill(self, transaction_id: str) -> Outcome:
         """Ends a transaction if it is still open, and says for good what became of it.
 
+        It asks again where the connection is lost, for as long as a reply may take.
+
         Returns:
             The number of its commit; or `rolledback` or `unknown`, which promise that no write of it will ever appear;
             or `expired`, if it was begun too long ago to say.
+
+        Raises:
+            OutcomeUnknown: The server could not be asked.
         """
         return final_outcome(self._connections, transaction_id)

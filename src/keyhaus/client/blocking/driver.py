@@ -9,6 +9,7 @@ from time import sleep
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
 from redis.driver_info import DriverInfo
+from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from keyhaus import __version__
@@ -28,7 +29,8 @@ def make_pool(address: Address, timeout: float, connect_timeout: float, most: in
         host=address.host,
         port=address.port,
         db=address.database,
-        protocol=2,
+        protocol=3,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
         socket_timeout=timeout,
         socket_connect_timeout=connect_timeout,
         retry=Retry(NoBackoff(), 0),

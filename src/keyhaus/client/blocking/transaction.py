@@ -14,28 +14,31 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from keyhaus.client.blocking.commands import Commands
 from keyhaus.client.blocking.connections import Connection, Connections
 from keyhaus.client.blocking.driver import Lock, sleep
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
-from keyhaus.client.words import Word, request
+from keyhaus.client.words import request
+from keyhaus.core.access.blocking.access import TransactionAccess
+from keyhaus.core.access.replies import Outcome, outcome
+from keyhaus.core.access.words import Word, encode
 from keyhaus.core.errors import Conflict, Error, UnknownTransaction
 from keyhaus.core.transactional import TransactionEnded, pause
 
-Outcome: TypeAlias = int | Literal["rolledback", "unknown", "expired"]
 
-
-class Transaction(Commands):
+class Transaction(TransactionAccess):
     """A transaction; `client.transaction()` makes one for a `with` block.
+
+    It commits at the end of the block, or rolls back where that raises. Once a command was told that the transaction
+    can't go on, all later ones, and `commit`, are told the same.
 
     Attributes:
         id: Its name, once it has begun.
         seqno: The number of its commit, once it is committed.
     """
 
-    def __init__(self, connections: Connections, begin: bytes) -> None:
+    def __init__(self, connections: Connections, begin: list[bytes]) -> None:
         self.id = ""
         self.seqno: int | None = None
         self._connections = connections
@@ -49,7 +52,7 @@ class Transaction(Commands):
             raise RuntimeError("a transaction has one block: ask the client for another one")
         connection = self._connections.take()
         try:
-            name: bytes = connection.ask(self._begin)
+            name: bytes = connection.ask(request(self._begin))
         except BaseException as error:
             self._connections.give_back(connection)
             if isinstance(error, OutcomeUnknown):
@@ -58,25 +61,23 @@ class Transaction(Commands):
         self.id, self._connection = name.decode(), connection
         return self
 
-    def execute(self, *words: Word) -> Any:
-        """Sends a command that reads or writes data, to be run inside the transaction: `execute("APPEND", "k", "v")`.
-
-        Returns:
-            The reply: bytes, int, None, or a list of them.
+    def _ask(self, args: list[bytes]) -> Any:
+        """Sends a command that reads or writes data, to be run inside the transaction.
 
         Raises:
             ConnectionLost: The connection broke, and the transaction is gone.
             TransactionError: The server has rolled it back.
             Error: The command failed; the transaction goes on.
         """
-        asked = request("TX", self.id, *words)
+        asked = request([b"TX", self.id.encode(), *args])
         with self._turn:
+            connection = self._connection
+            if connection is None:
+                raise self._not_open()
             if self._failed is not None:
                 raise self._failed
-            if self._connection is None:
-                raise UnknownTransaction("the transaction's block has not begun, or has ended")
             try:
-                return self._connection.ask(asked)
+                return connection.ask(asked)
             except Error as error:
                 self._failed = _consequence(error)
                 if self._failed is None or self._failed is error:
@@ -88,13 +89,44 @@ class Transaction(Commands):
 
     def lock(self, *keys: Word) -> None:
         """Locks keys before they are read, as one that will write them: so two that do so wait for each other."""
-        self.execute("LOCK", *keys)
+        self._ask([b"LOCK", *map(encode, keys)])
+
+    def commit(self) -> int:
+        """Makes it happen, before its block ends; its sequence number.
+
+        Raises:
+            UnknownTransaction: It has not begun, or has been committed or rolled back before.
+            TransactionEnded: It was ended meanwhile; nothing of it has happened, and all of it may be run again.
+            TransactionError: Nothing of it has happened. Where it is retryable, all of it may be run again.
+            ConnectionLost: The connection broke, and nothing of it has happened.
+            OutcomeUnknown: Nobody can say whether it has happened.
+        """
+        self._finish(None)
+        assert self.seqno is not None
+        return self.seqno
+
+    def rollback(self) -> None:
+        """Gives it up, before its block ends: nothing of it happens.
+
+        Raises:
+            UnknownTransaction: It has not begun, or has been committed or rolled back before.
+        """
+        self._finish(Exception)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._connection is not None:
+            self._finish(kind)
+
+    def _not_open(self) -> UnknownTransaction:
+        return UnknownTransaction(f"the transaction {'has ended' if self.id else 'is not begun'}")
+
+    def _finish(self, kind: type[BaseException] | None) -> None:
+        """Ends it: commits where there is no error. Gives the connection back."""
         connection, self._connection = self._connection, None
-        assert connection is not None
+        if connection is None:
+            raise self._not_open()
         try:
             try:
                 with self._turn:  # a command of another thread may be under way
@@ -117,14 +149,14 @@ class Transaction(Commands):
             connection.drop()  # what cancels must not wait for a reply
         elif kind is not None:
             try:
-                connection.ask(request("ROLLBACK", self.id))
+                connection.ask(request([b"ROLLBACK", self.id.encode()]))
             except Error:
                 connection.drop()
         elif self._failed is not None:
             raise self._failed
         else:
             try:
-                self.seqno = connection.ask(request("COMMIT", self.id, "WITHSEQNO"))
+                self.seqno = connection.ask(request([b"COMMIT", self.id.encode(), b"WITHSEQNO"]))
             except UnknownTransaction as error:
                 raise TransactionEnded(error.raw) from error
 
@@ -136,12 +168,12 @@ class Transaction(Commands):
             OutcomeUnknown: Nobody can say.
         """
         try:
-            outcome = final_outcome(self._connections, self.id)
+            became = final_outcome(self._connections, self.id)
         except Error as error:
             raise OutcomeUnknown(f"COMMIT {self.id}: {lost.message}; what became of it: {error.message}") from error
-        if isinstance(outcome, int):
-            return outcome
-        if outcome == "expired":
+        if isinstance(became, int):
+            return became
+        if became == "expired":
             raise OutcomeUnknown(f"COMMIT {self.id}: {lost.message}; the server no longer knows what became of it")
         raise ConnectionLost(f"COMMIT {self.id}: {lost.message}; nothing of it happened") from lost
 
@@ -174,7 +206,7 @@ def final_outcome(connections: Connections, name: str) -> Outcome:
         try:
             connection = connections.take()
             try:
-                reply = connection.ask(request("TRANSACTION", "KILL", name))
+                reply = connection.ask(request([b"TRANSACTION", b"KILL", name.encode()]))
             finally:
                 connections.give_back(connection)
         except (ConnectionLost, OutcomeUnknown) as error:
@@ -184,5 +216,4 @@ def final_outcome(connections: Connections, name: str) -> Outcome:
                 raise OutcomeUnknown(f"the server could not be asked: {error.message}") from error
             sleep(seconds)
         else:
-            outcome: Outcome = reply[1] if isinstance(reply, list) else reply.decode()
-            return outcome
+            return outcome(reply)

@@ -1,0 +1,1 @@
+"""The asynchronous methods, from which the blocking ones are made."""

@@ -1,0 +1,1 @@
+"""The methods that block, made from the asynchronous ones."""
