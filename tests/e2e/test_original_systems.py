@@ -54,8 +54,9 @@ def ports(running: RunningKeyhaus) -> dict[int, int]:
 
 
 @pytest.fixture
-def modules(ports: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def modules(ports: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The modules that the examples import, with the clients' default ports where the server is."""
+    opened: list[frame.KVClient] = []  # that system's examples close none
 
     class TextSystemClient(text.Client):
         def __init__(self, host: str = "127.0.0.1", port: int = TEXT_PORT) -> None:
@@ -70,6 +71,7 @@ def modules(ports: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
             self, host: str = "127.0.0.1", port: int = FRAME_PORT, timeout: float = 5.0, max_retries: int = 3
         ) -> None:
             super().__init__(host, ports[port], timeout, max_retries)
+            opened.append(self)
 
     def module(name: str, **content: Any) -> types.ModuleType:
         made = types.ModuleType(name)
@@ -81,6 +83,9 @@ def modules(ports: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     module("client", client=inner, KVClient=JsonClientOfThere)
     module("storage_engine", StorageEngine=keyhaus.StorageEngine)
     module("kvstore", client=module("kvstore.client", KVClient=FrameClientOfThere, ServerError=frame.ServerError))
+    yield
+    for client in opened:
+        client.close()
 
 
 def printed(example: str, **names: Any) -> str:

@@ -17,11 +17,11 @@ from keyhaus.cli import database as databases
 from keyhaus.cli import report
 from keyhaus.cli.database import DataDir, Door, Url
 from keyhaus.cli.meter import Meter
+from keyhaus.core.access.words import prefix_end
 from keyhaus.core.errors import Error, SnapshotTooOld
 from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.limits import MIB
 from keyhaus.core.settings import INT_MAX
-from keyhaus.embedded.access import prefix_end
 from keyhaus.protocol.files import lines
 from keyhaus.protocol.files.document import DocumentWriter
 from keyhaus.protocol.files.row import Row
