@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 import keyhaus
 from keyhaus.core.access.mapping import TypedMapping
-from tests.support.embedded import Running
+from tests.support.embedded import Running, until, waiting
 from tests.support.processes import keyhaus_server
 
 KEYS = st.sampled_from(["", "a", "b", "ä", "a\0", "key", "zz", "\U0001f600"])
@@ -194,6 +194,27 @@ def test_a_mapping_that_changes_on_the_way_is_walked_on(mapping: TypedMapping) -
         del mapping[key]
         mapping[f"0{key}"] = value  # behind
     assert seen == [*range(2_500)] and len(mapping) == 2_500
+
+
+@pytest.mark.parametrize("name", ["pop", "popitem", "setdefault"])
+def test_what_reads_and_then_writes_is_one(name: str) -> None:
+    """Whoever comes while a transaction is about to change the key sees what that has left."""
+    calls: dict[str, Any] = {
+        "pop": lambda it: it.pop("b", "gone"),
+        "popitem": lambda it: it.popitem(),
+        "setdefault": lambda it: it.setdefault("c", "late"),
+    }
+    with keyhaus.open(engine="memory") as database:
+        mapping = database.as_mapping()
+        mapping.update(a=1, b=2)
+        with database.transaction() as tx:
+            tx.delete("b")
+            tx.put_object("c", 3)
+            if name == "popitem":
+                tx.delete("c")
+            other = Running(calls[name], mapping)
+            until(lambda: waiting(database) == 1)
+        assert other.result() == {"pop": "gone", "popitem": ("a", 1), "setdefault": 3}[name]
 
 
 def test_what_threads_take_is_taken_once(mapping: TypedMapping) -> None:

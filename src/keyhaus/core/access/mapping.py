@@ -95,7 +95,7 @@ class TypedMapping(MutableMapping[Key, Any]):
         return self._door.run(lambda tx: _put_if_absent(tx, _key(key), default)) if found is _MISSING else found
 
     def pop(self, key: Key, default: Any = _MISSING) -> Any:
-        value = self._door.run(lambda tx: _take(tx, _key(key)))
+        value = self._taken(key)
         if value is not _MISSING:
             return value
         if default is _MISSING:
@@ -108,9 +108,12 @@ class TypedMapping(MutableMapping[Key, Any]):
             last = next(reversed(self), None)
             if last is None:
                 raise KeyError("the mapping is empty")
-            value = self.pop(last, _MISSING)
+            value = self._taken(last)
             if value is not _MISSING:  # else somebody was faster
                 return last, value
+
+    def _taken(self, key: Key) -> Any:
+        return self._door.run(lambda tx: _take(tx, _key(key)))
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         self._door.put_objects({_key(key): value for key, value in dict(other, **more).items()})
