@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
+import io
 import json
 import os
 import re
@@ -12,9 +15,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from keyhaus.cli.shell.start import start
 from keyhaus.client.text import Client
 from tests.e2e.conftest import Serve
 from tests.support.load import Link
@@ -38,22 +43,46 @@ def port(server: RunningKeyhaus) -> int:
     return server.port
 
 
-def _shell(port: int | str, *arguments: str, script: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    url = f"keyhaus://{HOST}:{port}" if isinstance(port, int) else port
+class Run(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def _url(port: int | str) -> str:
+    return f"keyhaus://{HOST}:{port}" if isinstance(port, int) else port
+
+
+def _shell(port: int | str, *arguments: str, script: bytes | None = None) -> Run:
+    """Runs a shell within this process, since a second one takes a second to start."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-c", action="append", default=[])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--keep-going", action="store_true")
+    given = parser.parse_args(arguments)
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(script or b"")))
+        status = start(_url(port), given.c, given.json, given.keep_going)
+    return Run(status, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+
+
+def _process(port: int | str, *arguments: str, script: bytes = b"") -> Run:
+    """Runs a shell as a person does."""
     path = os.pathsep.join(filter(None, (str(SOURCE), os.environ.get("PYTHONPATH", ""))))
     run = subprocess.run(
-        [sys.executable, "-m", "keyhaus", "shell", url, *arguments],
-        input=b"" if script is None else script,
+        [sys.executable, "-m", "keyhaus", "shell", _url(port), *arguments],
+        input=script,
         capture_output=True,
         timeout=_SECONDS,
         check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
-    return subprocess.CompletedProcess(run.args, run.returncode, run.stdout.decode(), run.stderr.decode())
+    return Run(run.returncode, run.stdout.decode(), run.stderr.decode())
 
 
 def test_commands_of_one_shot_run_one_after_the_other(port: int) -> None:
-    run = _shell(port, "-c", 'SET greeting "hello world"', "-c", "GET greeting", "-c", "GET nothing", "-c", "INCR n")
+    run = _process(port, "-c", 'SET greeting "hello world"', "-c", "GET greeting", "-c", "GET nothing", "-c", "INCR n")
     assert (run.returncode, run.stdout, run.stderr) == (0, 'OK\n"hello world"\n(nil)\n(integer) 1\n', "")
     page = _shell(port, "-c", "RANGE '' ''")
     assert page.stdout == '1) (nil)\n2) 1) "greeting"\n   2) "hello world"\n   3) "n"\n   4) "1"\n'
@@ -61,7 +90,7 @@ def test_commands_of_one_shot_run_one_after_the_other(port: int) -> None:
 
 def test_an_error_is_the_exit_status_and_ends_it(port: int) -> None:
     words = ("-c", "SET a x", "-c", "INCR a", "-c", "SET a y")
-    run = _shell(port, *words)
+    run = _process(port, *words)
     assert (run.returncode, run.stdout) == (1, "OK\n(error) ERR value is not an integer or out of range\n")
     assert run.stderr == "keyhaus: -c 2: INCR was answered with an error; nothing behind it was run\n"
     on = _shell(port, *words, "--keep-going")
@@ -101,7 +130,7 @@ def test_a_script_that_forgets_its_commit_says_so(port: int) -> None:
 
 def test_json_is_one_document_a_reply(port: int) -> None:
     script = b'SET k "\\xff"\nSET u "\\x1b[31m"\nGET k\nGET u\nRANGE "" "" KEYS\nCONFIG GET maxclients\nINCR k\nput\n'
-    run = _shell(port, "--json", "--keep-going", script=script)
+    run = _process(port, "--json", "--keep-going", script=script)
     assert [json.loads(line) for line in run.stdout.splitlines()] == [
         *("OK", "OK", {"base64": "/w=="}, "\x1b[31m", [None, ["k", "u"]], {"maxclients": "10000"}),
         {"error": "ERR", "message": "value is not an integer or out of range"},
@@ -132,7 +161,7 @@ def test_without_a_server_it_says_how_to_start_one() -> None:
 
 
 def test_what_is_no_url_is_refused_without_its_password() -> None:
-    run = _shell("redis://:geheim@host/x", "-c", "PING")
+    run = _process("redis://:geheim@host/x", "-c", "PING")
     assert run.returncode == 2 and "geheim" not in run.stderr and "expected keyhaus://HOST:PORT/DATABASE" in run.stderr
 
 

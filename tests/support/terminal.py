@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.support.processes import SOURCE
+from tests.support.processes import SOURCE, children
 
 SECONDS: Final = 30.0
 _CONTROL: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[=>]|\x1b\][^\x07]*\x07|\r")
@@ -110,7 +110,10 @@ class Terminal:
         return status
 
     def close(self) -> None:
+        """Ends it by force if it still runs, with what it had started itself."""
         if self.process.poll() is None:
+            for child in children(self.process.pid):
+                os.kill(child, signal.SIGKILL)
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(SECONDS)
         self._reader.join(SECONDS)

@@ -7,13 +7,15 @@ force only where that takes too long.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from keyhaus.cli.shell.documents import document
@@ -27,6 +29,7 @@ Main Menu:
 3. Exit"""
 STOP_SECONDS: Final = 15.0  # more than a server takes to deliver its last replies
 _READY: Final = re.compile(r"ready .*\btext://(\S+):(\d+)")
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _LEAVE: Final = ("", "exit", "quit")
 
 
@@ -39,7 +42,7 @@ def run(host: str, port: int, directory: Path) -> None:
         directory: Where a server that is started keeps its data.
     """
     menu = MainMenu(host, port, directory)
-    with _ended_by_signals():
+    with _ended_by_signals(menu):
         try:
             menu.loop()
         except (EOFError, KeyboardInterrupt):
@@ -49,11 +52,16 @@ def run(host: str, port: int, directory: Path) -> None:
 
 
 class MainMenu:
-    """The menu, and the server that it has started."""
+    """The menu, and the server that it has started.
+
+    Attributes:
+        lock: Held by whoever starts or ends the server.
+    """
 
     def __init__(self, host: str, port: int, directory: Path) -> None:
         self._host, self._port, self._directory = host, port, directory
         self._server: subprocess.Popen[str] | None = None
+        self.lock = threading.RLock()
         self._place = (host, port or 8080)
 
     def loop(self) -> None:
@@ -78,13 +86,14 @@ class MainMenu:
         self.stop()
         host = f"[{self._host}]" if ":" in self._host else self._host
         options = ("--listen", f"text://{host}:{self._port}", "--data-dir", str(self._directory))
-        server = self._server = subprocess.Popen(
-            [sys.executable, "-m", "keyhaus", "serve", *options, "--log-level", "warning"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            process_group=0,  # Ctrl-C is for the menu
-        )
+        with self.lock:
+            server = self._server = subprocess.Popen(
+                [sys.executable, "-m", "keyhaus", "serve", *options, "--log-level", "warning"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                process_group=0,  # Ctrl-C is for the menu
+            )
         assert server.stdout is not None
         line = server.stdout.readline().strip()
         ready = _READY.match(line)
@@ -111,19 +120,20 @@ class MainMenu:
 
     def stop(self) -> None:
         """Ends the server that was started, if there is one."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        if server.poll() is None:
-            server.send_signal(signal.SIGTERM)
-            try:
-                server.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-            print("The server was stopped.")
-        if server.stdout is not None:
-            server.stdout.close()
+        with self.lock:
+            server, self._server = self._server, None
+            if server is None:
+                return
+            if server.poll() is None:
+                server.send_signal(signal.SIGTERM)
+                try:
+                    server.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+                print("The server was stopped.")
+            if server.stdout is not None:
+                server.stdout.close()
 
 
 def _talk(client: Client) -> None:
@@ -148,15 +158,34 @@ def _shown(place: tuple[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the menu as Ctrl-C does, so that its server does not stay behind."""
+def _ended_by_signals(menu: MainMenu) -> Iterator[None]:
+    """SIGTERM and SIGHUP end the menu and its server.
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    A thread sees to it: a handler would run only once the main thread has read the line that it waits for, if the
+    signal came just before it began to wait.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = {number: signal.signal(number, lambda number, frame: None) for number in _SIGNALS}
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(heard, menu), daemon=True)
+    watcher.start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
+        told.close()
+        watcher.join()
+
+
+def _watch(heard: socket.socket, menu: MainMenu) -> None:
+    with heard:
+        while numbers := heard.recv(64):
+            for number in numbers:
+                if number in _SIGNALS:
+                    with menu.lock:  # for good: no server is started any more
+                        menu.stop()
+                        sys.stdout.flush()
+                        os._exit(128 + number)

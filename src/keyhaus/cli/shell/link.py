@@ -198,7 +198,12 @@ class Link:
 
     def close(self) -> None:
         """Closes it; the server rolls back what it had begun."""
-        opened, self._socket, self._reader = self._socket, None, None
-        if opened is not None:
-            with contextlib.suppress(OSError):
-                opened.close()
+        opened, reader, self._socket, self._reader = self._socket, self._reader, None, None
+        if opened is None or reader is None:
+            return
+        with contextlib.suppress(OSError):
+            opened.shutdown(socket.SHUT_RDWR)  # the server is to see it at once, whoever still holds what it is read by
+        with contextlib.suppress(OSError):
+            reader.close()
+        with contextlib.suppress(OSError):
+            opened.close()

@@ -31,6 +31,10 @@ class Reader:
         self._stream = stream
         self._left = 0
 
+    def close(self) -> None:
+        """Closes the stream."""
+        self._stream.close()
+
     def reply(self) -> Any:
         """The next reply, or what the server pushes.
 
