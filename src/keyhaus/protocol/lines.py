@@ -64,7 +64,7 @@ class LineCodec(ABC, Generic[Mark]):
         return len(self._rest)
 
     def end_line(self) -> None:
-        """What waits is a whole line: its client ends none (seed 002)."""
+        """What waits is a whole line: its client ends none."""
         if self._rest:
             self._rest += b"\n"
 

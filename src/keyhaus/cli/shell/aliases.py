@@ -1,4 +1,4 @@
-"""What else a line may mean: the commands of seed 003's interactive client, and the shell's own.
+"""What else a line may mean: the commands of the older interactive client, and the shell's own.
 
 Those of the table come first: an alias counts only where the server knows no command of its name. `range` is the one
 exception, told apart by how it is written: with small letters and two words it is the seed's, which includes its end.
