@@ -77,9 +77,7 @@ def site(ports: dict[str, int]) -> Iterator[tuple[str, type[Site]]]:
         thread.join()
 
 
-def test_nothing_that_a_page_posts_is_run(
-    site: tuple[str, type[Site]], ports: dict[str, int], tmp_path: Path
-) -> None:
+def test_nothing_that_a_page_posts_is_run(site: tuple[str, type[Site]], ports: dict[str, int], tmp_path: Path) -> None:
     chromium = require_program("chromium")
     address, seen = site
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"]
