@@ -20,9 +20,7 @@ _FLOAT_CHARACTERS_MAX: Final = 400
 
 _integer_text: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)").fullmatch
 _float_text: Final = re.compile(rb"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)").fullmatch
-_string_text: Final = re.compile(
-    rb"[^\\]*+(?:\\(?:[\\'\"nrtabfv]|x[0-9a-fA-F]{2}|[0-3]?[0-7]{1,2})[^\\]*+)*+", re.DOTALL
-).fullmatch
+_string_text: Final = re.compile(rb"[^\\]*+(?:\\(?:[\\'\"nrtabfv]|x[0-9a-fA-F]{2})[^\\]*+)*+", re.DOTALL).fullmatch
 _float: Final = struct.Struct(">d").unpack_from
 _int4: Final = struct.Struct("<i").unpack_from
 _uint2: Final = struct.Struct("<H").unpack_from

@@ -4,11 +4,11 @@ A few bytes of a pickle can stand for very much: references double a list with e
 hundred, keys can be chosen so that each is compared with all before it. So everything that costs more than the bytes
 that say it is counted, in bytes, up to `PICKLE_BYTES_FREE` and `PICKLE_BYTES_FACTOR` more for each byte of the pickle:
 
-    a list, dict or tuple                     64, a set or frozenset 256
-    a reference                               the text, bytes or integer that it refers to
-    a value that holds a container twice      all that it holds, as if it were written out
-    a tuple or frozenset that is hashed       all that it holds; and again for each key with the same hash beside it
-    what a function of old protocols is given all that it is given
+    a list, dict or tuple                      64, a set or frozenset 256
+    a reference                                the text, bytes or integer that it refers to
+    a value that holds a container twice       all that it holds, as if it were written out
+    a tuple or frozenset that is hashed        all that it holds; and again for each key with the same hash beside it
+    what a function of old protocols is given  all that it is given
 
 Invariants: what is counted before it is done bounds memory and time; what passes the bound is never built. After `look`
 a value has at most `objects.DEPTH_MAX` levels, holds no circle, and can be walked in the time that its bound allows.
@@ -64,13 +64,14 @@ class Room:
         odd: Whether something is there that only a look at the whole value can bound.
     """
 
-    __slots__ = ("_path", "_tallies", "most", "odd", "spent")
+    __slots__ = ("_tallies", "_weights", "most", "odd", "spent")
 
     def __init__(self, size: int) -> None:
         self.spent = 0
         self.most = limits.PICKLE_BYTES_FREE + limits.PICKLE_BYTES_FACTOR * size
         self.odd = False
         self._tallies: dict[int, tuple[Any, dict[int, int]]] | None = None  # of the keys' hashes, by dict or set
+        self._weights: dict[int, tuple[Any, int, int]] = {}  # what was looked at, how much it holds, on how many levels
 
     def spend(self, count: int) -> None:
         """Counts bytes before they are taken. Raises LimitExceeded."""
@@ -107,30 +108,12 @@ class Room:
                 if many and not _INT_MIN <= key < _INT_END:
                     self._compare(key, SLOT, target)
             elif kind not in _SMALL_KEYS:
-                weight = self._weigh(key, DEPTH_MAX)
+                if kind not in _HASHED:
+                    raise _no_key(key)
+                weight, _ = self._weigh(key, DEPTH_MAX, _HASHED)
+                self.spend(weight - CONTAINER)  # which was counted when it was made
                 if many:
                     self._compare(key, weight, target)
-
-    def _weigh(self, key: Any, levels: int) -> int:
-        """Counts all that a key holds; how much that is, at most what is counted at once."""
-        if type(key) not in _HASHED:
-            raise _no_key(key)
-        if not levels:
-            raise too_deep()
-        weight = SLOT * (1 + len(key))
-        inner = []
-        for item in key:
-            kind = type(item)
-            if kind in _TEXTS:
-                weight += len(item)
-            elif kind is int:
-                weight += item.bit_length() >> 3
-            elif kind not in _SMALL_KEYS:
-                inner.append(item)
-        self.spend(weight)
-        for item in inner:
-            weight += self._weigh(item, levels - 1)
-        return weight
 
     def _compare(self, key: Any, weight: int, target: Collection[Any]) -> None:
         """Counts a key once more for each one beside it that has the same hash."""
@@ -162,37 +145,60 @@ class Room:
             raise _no_data(value)
         # Fewer containers than there may be levels, none of them twice, are neither too deep nor too much.
         if (self.odd or self.spent >= DEPTH_MAX * CONTAINER) and type(value) in _CONTAINERS:
-            self.spent = 0
-            self._path: list[Any] = []
-            self._look(value)
+            self._weigh(value, DEPTH_MAX, _CONTAINERS)
 
-    def _look(self, container: Any) -> None:
-        self._path.append(container)
-        if len(self._path) > DEPTH_MAX:
-            raise self._circle_or_too_deep()
+    def _weigh(self, container: Any, levels: int, kinds: frozenset[type]) -> tuple[int, int]:
+        """How much a container holds, and on how many levels; those within it have to be of some kinds.
+
+        What is there several times is looked at once, and counts each time, so that the sum of what doubles sixty times
+        is found in sixty steps.
+        """
+        known = self._weights.get(id(container))
+        if known is not None:
+            if known[2] == 0:
+                raise BadPickle(f"the pickle is broken: a {type(container).__name__} in it holds itself")
+            if known[2] > levels:
+                raise too_deep()
+            return known[1:]
+        if not levels:
+            raise too_deep()
+        weight, inner = self._weigh_parts(container, kinds)
+        if not inner:
+            self._check(weight)
+            return weight, 1
+        if self.odd:
+            self._weights[id(container)] = (container, 0, 0)
+        deepest = 0
+        for part in inner:
+            more, depth = self._weigh(part, levels - 1, kinds)
+            weight += more
+            deepest = max(deepest, depth)
+            self._check(weight)
+        if self.odd:
+            self._weights[id(container)] = (container, weight, deepest + 1)
+        return weight, deepest + 1
+
+    def _weigh_parts(self, container: Any, kinds: frozenset[type]) -> tuple[int, list[Any]]:
+        """How much a container holds, but for the containers within it; and these."""
         items: Iterable[Any] = container
         if type(container) is dict:
             items = chain(container, container.values())
-        count, inner = CONTAINER, []
+        weight, inner = CONTAINER + SLOT * len(container), []
         for item in items:
             kind = type(item)
             if kind in _TEXTS:
-                count += len(item)
-            elif kind in _CONTAINERS:
-                inner.append(item)
+                weight += len(item)
             elif kind is int:
-                count += item.bit_length() >> 3
-            elif kind is Named:
-                raise _no_data(item)
-        self.spend(count + SLOT * len(container))
-        for item in inner:
-            self._look(item)
-        self._path.pop()
+                weight += item.bit_length() >> 3
+            elif kind in kinds:
+                inner.append(item)
+            elif kind not in _SMALL_KEYS:
+                raise _no_key(item)
+        return weight, inner
 
-    def _circle_or_too_deep(self) -> UserError:
-        if len({id(container) for container in self._path}) < len(self._path):
-            return BadPickle(f"the pickle is broken: a {type(self._path[-1]).__name__} in it holds itself")
-        return too_deep()
+    def _check(self, weight: int) -> None:
+        if weight > self.most:
+            raise LimitExceeded("pickle-bytes", weight, self.most)
 
 
 def too_deep() -> LimitExceeded:
