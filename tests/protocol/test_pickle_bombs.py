@@ -117,10 +117,17 @@ def _nested(opening: bytes, closing: bytes, levels: int) -> bytes:
         b"N" + b"\x85" * (DEPTH_MAX + 1) + b".",
         b"}N" + b"\x85" * (DEPTH_MAX + 1) + b"Ns.",
         b")" + b"\x85" * DEPTH_MAX + b".",
+        b"](K\x01" + b"\x85" * 40 + b"q\x00h\x00" + b"\x85" * 30 + b"e.",
     ],
     ids=[
         *("a million lists", "lists", "marks and lists", "marks and frozensets", "a million tuples", "tuples", "a key"),
-        *("a list too many", "a tuple too many", "a key's tuple too many", "an empty tuple within"),
+        *(
+            "a list too many",
+            "a tuple too many",
+            "a key's tuple too many",
+            "an empty tuple within",
+            "what was met before",
+        ),
     ],
 )
 def test_nesting_is_bounded(data: bytes) -> None:
