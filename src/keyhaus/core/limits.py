@@ -21,6 +21,8 @@ BULK_BYTES_MAX: Final = 512 * MIB  # Redis' proto-max-bulk-len: a longer announc
 REQUEST_BYTES_MAX: Final = 128 * MIB
 ARGUMENTS_MAX: Final = 1024 * KIB
 INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length lines too
+PICKLE_BYTES_FREE: Final = 16 * MIB  # what a pickle may stand for when all that it refers to is written out
+PICKLE_BYTES_FACTOR: Final = 16  # so much more for each byte of the pickle
 
 # What one transaction, or a single command, may write.
 TRANSACTION_BYTES_MAX: Final = 64 * MIB
