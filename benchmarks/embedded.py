@@ -1,14 +1,13 @@
 """keyhaus within a process beside what else Python programs keep keys and values in, in one run, by turns.
 
-Run it with `python -m benchmarks.embedded --help` in the environment that `make test` makes; `pip install diskcache lmdb`
-adds these two, which are left out where they are not installed.
+Run it with `python -m benchmarks.embedded --help` in the environment that `make test` makes. diskcache and lmdb are
+left out where they are not installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dbm
 import gc
 import random
 import sqlite3
@@ -25,7 +24,7 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from rocksdict import Options, Rdict, WriteOptions
+from rocksdict import Options, Rdict, WriteBatch, WriteOptions
 
 import keyhaus
 
@@ -33,8 +32,8 @@ _DESCRIPTION = """\
 Each store holds the same rows (16 byte keys, 64 byte values) and does, for a few seconds at a time and by turns: get
 (one thread, keys at random), put (one thread, each put a write of its own), put with 8 threads, scan (rows in order).
 durable: a put has returned once it is on the disk, in every store that can; others are left out. Otherwise nothing
-waits for the disk: keyhaus in memory and with durability none, sqlite3 and lmdb without syncs, dbm and diskcache as they
-come.
+waits for the disk: keyhaus in memory and with durability none, sqlite3 and lmdb without syncs, dbm and diskcache as
+they come.
 """
 PHASES: Final = ("get", "put", "put 8 threads", "scan")
 _VALUE: Final = b"y" * 64
@@ -139,7 +138,11 @@ class Sqlite(Store):
 
     def of_thread(self) -> Callable[[bytes, bytes], None]:
         own = self._connect()
-        return lambda key, value: own.execute("insert or replace into rows values (?, ?)", (key, value)) and None
+
+        def put(key: bytes, value: bytes) -> None:
+            own.execute("insert or replace into rows values (?, ?)", (key, value))
+
+        return put
 
     def close(self) -> None:
         for opened in self._opened:
@@ -152,7 +155,8 @@ class Dbm(Store):
     threads = False
 
     def __init__(self, directory: Path, durable: bool) -> None:
-        self._database = dbm.open(str(directory / "data.dbm"), "c")
+        self._closing = contextlib.ExitStack()
+        self._database = self._closing.enter_context(import_module("dbm").open(str(directory / "data.dbm"), "c"))
 
     def get(self, key: bytes) -> bytes | None:
         return self._database.get(key)
@@ -161,7 +165,7 @@ class Dbm(Store):
         self._database[key] = value
 
     def close(self) -> None:
-        self._database.close()
+        self._closing.close()
 
 
 class DiskCache(Store):
@@ -230,10 +234,16 @@ class Rocks(Store):
         return value
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._database.put(key, value, write_opt=self._how)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(key, value)
+        self._database.write(batch, self._how)
 
     def scan(self) -> Iterator[Any]:
-        return iter(self._database.items())
+        rows = self._database.iter()
+        rows.seek_to_first()
+        while rows.valid():
+            yield rows.key(), rows.value()
+            rows.next()
 
     def close(self) -> None:
         self._database.close()

@@ -28,7 +28,8 @@ const said = [];
 async function post(port, body) {
   for (const type of ["text/plain", "application/x-www-form-urlencoded"]) {
     try {
-      await fetch(`http://127.0.0.1:${port}/`, {method: "POST", mode: "no-cors", headers: {"Content-Type": type}, body});
+      const headers = {"Content-Type": type};
+      await fetch(`http://127.0.0.1:${port}/`, {method: "POST", mode: "no-cors", headers, body});
       said.push("answered");
     } catch (error) { said.push("refused"); }
   }

@@ -1,4 +1,4 @@
-"""`keyhaus menu`, as the first of the older systems had it: chosen by number, from a pipe and at a terminal; its server ends with it."""
+"""`keyhaus menu`: options chosen by number, from a pipe and at a terminal; its server ends with it."""
 
 from __future__ import annotations
 

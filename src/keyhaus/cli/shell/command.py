@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keyhaus.client.address import DEFAULT_URL
+from keyhaus.cli.serve import DEFAULT_PORT
 
 
 def shell(
@@ -19,7 +19,7 @@ def shell(
             help="The server: keyhaus://HOST:PORT/DATABASE, HOST:PORT, or "
             "redis://[[USER]:PASSWORD@]HOST:PORT/DATABASE.",
         ),
-    ] = DEFAULT_URL,
+    ] = f"keyhaus://127.0.0.1:{DEFAULT_PORT}/0",
     command: Annotated[
         list[str] | None,
         typer.Option("--command", "-c", help="Run this command instead of reading any, repeatable.", metavar="COMMAND"),
