@@ -159,7 +159,8 @@ class Dbm(Store):
         self._database = self._closing.enter_context(import_module("dbm").open(str(directory / "data.dbm"), "c"))
 
     def get(self, key: bytes) -> bytes | None:
-        return self._database.get(key)
+        value: bytes | None = self._database.get(key)
+        return value
 
     def put(self, key: bytes, value: bytes) -> None:
         self._database[key] = value
