@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import Serve
-from tests.support.dialects import TextClient
+from tests.support.dialects import JsonClient, TextClient
 from tests.support.load import Link
 
 
@@ -102,6 +102,13 @@ def test_a_client_that_ends_no_line_is_answered_where_that_was_asked_for(serve: 
     assert text.receive()["message"] == "Key not found: key1"
     assert text.ended()
     text.close()
+
+
+def test_ports_of_other_dialects_are_as_ever_beside_it(serve: Serve) -> None:
+    server = serve("--engine", "memory", "--listen", "json://127.0.0.1:0", "--text-unterminated", listen="text")
+    client = JsonClient(server.ports["json"])
+    assert client("put", key="k", value="v")["status"] == "ok"
+    client.close()
 
 
 def test_an_unterminated_line_is_no_command_elsewhere(port: int) -> None:

@@ -201,7 +201,10 @@ def serve(
     if seed_ports:
         addresses += SEED_PORTS
     if text_unterminated is not None:
-        addresses = [replace(address, unterminated=text_unterminated) for address in addresses]
+        addresses = [
+            replace(address, unterminated=text_unterminated) if address.dialect == "text" else address
+            for address in addresses
+        ]
     try:
         run(settings, addresses, lambda opened: say_ready(opened, log_format is LogFormat.JSON))
     except StartFailed as error:
