@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+# One process of tests for each core; make test SPREAD= runs them one after the other.
+SPREAD ?= --numprocesses auto --dist worksteal
 SEEDS  ?= 1-1000
 PLANT  ?=
 WITHOUT ?=
@@ -30,7 +32,7 @@ test: $(VENV)/.test ## Lint, types, import rules and all tests; ARGS='…' are p
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SPREAD) $(ARGS)
 
 # The same tests in their long forms. Each number can be set: make soak KEYHAUS_CRASH_CYCLES=20
 soak: export KEYHAUS_CRASH_CYCLES ?= 200
@@ -39,7 +41,7 @@ soak: export KEYHAUS_SIMULATION ?= 3000
 soak: export KEYHAUS_DIFFERENTIAL ?= 5000
 soak: export KEYHAUS_HYPOTHESIS ?= soak
 soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_CRASH_CYCLES, KEYHAUS_HISTORIES, …)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SPREAD) $(ARGS)
 
 simulate: $(VENV)/.test ## The whole store, simulated: SEEDS=1-100000, SEEDS=4711 ARGS=--trace, PLANT=fault
 	$(BIN)/python -m tests.support.simulate $(SEEDS) $(if $(PLANT),--plant $(PLANT)) $(ARGS)

@@ -37,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(os.environ.get("KEYHAUS_HYPOTHESIS") or "default")
     seed = int(os.environ.get("KEYHAUS_SEED") or secrets.randbelow(1 << 32))
     config.stash[_SEED] = seed
+    os.environ["KEYHAUS_SEED"] = str(seed)  # of the processes that pytest-xdist shares the tests out to, too
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(seed)
 

@@ -9,6 +9,7 @@ import re
 import runpy
 import secrets
 import shelve
+import shlex
 import subprocess
 import sys
 import threading
@@ -119,6 +120,19 @@ def test_the_python_of_the_readme_is_real(server: RunningKeyhaus, client: redis.
         exec(block.replace("19272", str(server.port)), names)
     names["r"].close()
     assert client.mget("greeting", "account:a", "account:b") == [b"hello", b"90", b"10"]
+
+
+def test_the_python_and_the_shell_of_the_tutorial_are_real(server: RunningKeyhaus, client: redis.Redis) -> None:
+    client.mset({"account:a": 70, "account:b": 30})
+    (block,) = _blocks("docs/tutorial/first-steps.md", "python")
+    assert _run(block.replace("19272", str(server.port)), {}) == 4
+    page = "".join(_blocks("docs/tutorial/first-steps.md", "console"))
+    shown = re.findall(r"^\$ \.venv/bin/keyhaus shell (.*)\n((?:[^$].*\n)+)", page, re.MULTILINE)
+    environment = {**os.environ, "KEYHAUS_URL": f"keyhaus://127.0.0.1:{server.port}"}
+    for words, answer in shown:
+        command = [sys.executable, "-m", "keyhaus", "shell", *shlex.split(words)]
+        assert subprocess.check_output(command, env=environment, text=True, timeout=60) == answer
+    assert len(shown) == 2
 
 
 def test_the_python_of_the_page_on_clients_is_real(

@@ -1,4 +1,4 @@
-"""Programs that only tests need: redis-server, redis-cli, strace, …
+"""Programs that only tests need: redis-server, redis-cli, strace, Chromium, …
 
 Whoever runs the tests at home need not have them: what needs one is skipped, and pytest says why. In CI everything must
 run, so there the same test fails.
@@ -17,6 +17,7 @@ PACKAGES: Final = {
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "strace": "strace",
+    "chromium": "chromium",
 }
 
 
