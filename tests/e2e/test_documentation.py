@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -345,8 +346,7 @@ def test_a_dbm_file_is_taken_along(tmp_path: Path) -> None:
 
 
 def test_a_diskcache_is_taken_along(tmp_path: Path) -> None:
-    diskcache = pytest.importorskip("diskcache")
-    with diskcache.Cache(str(tmp_path / "cache")) as cache:
+    with import_module("diskcache").Cache(str(tmp_path / "cache")) as cache:
         cache["a"] = {"n": (1, None)}
         cache.set("b", "short", expire=100)
         cache.set("c", "gone", expire=-1)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from keyhaus.core.errors import UserError
-from keyhaus.protocol.frame.pickles import BadPickle, UnsafePickle, read_pickle
+from keyhaus.protocol.frame.pickles import BadPayload, UnsafePickle, read_pickle
 from tests.support.hostile_pickles import CANARY, Hostile, Reduces, by_hand, by_picklers
 
 
@@ -94,12 +94,12 @@ def test_the_audit_would_notice(tmp_path: pathlib.Path, monkeypatch: pytest.Monk
         (b"\x82", UnsafePickle),
         (b"]b", UnsafePickle),
         (b"K\x01K\x02\x93\x00", UnsafePickle),
-        (b"\x00cos\nsystem\n.", BadPickle),
-        (b"cos\nsystem", BadPickle),
-        (b"N.cos\nsystem\n.", BadPickle),
-        (b"\x93", BadPickle),
-        (b"R", BadPickle),
-        (b"K\x01R", BadPickle),
+        (b"\x00cos\nsystem\n.", BadPayload),
+        (b"cos\nsystem", BadPayload),
+        (b"N.cos\nsystem\n.", BadPayload),
+        (b"\x93", BadPayload),
+        (b"R", BadPayload),
+        (b"K\x01R", BadPayload),
     ],
 )
 def test_the_first_thing_that_is_wrong_decides(data: bytes, kind: type[UserError]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from keyhaus.core import limits
 from keyhaus.core.errors import LimitExceeded, UserError
 from keyhaus.core.objects import DEPTH_MAX, INTEGER_BYTES_MAX, check_depth, pack
-from keyhaus.protocol.frame.pickles import BadPickle, read_pickle
+from keyhaus.protocol.frame.pickles import BadPayload, read_pickle
 
 _MEMORY_FACTOR: Final = 20  # bytes of memory for a byte of a pickle that is scalars
 _MEMORY_SLACK: Final = 1 << 20
@@ -158,7 +158,7 @@ def test_as_many_levels_as_a_value_may_have_are_read(value: bytes) -> None:
     ],
 )
 def test_what_holds_itself_is_refused(data: bytes) -> None:
-    with pytest.raises(BadPickle, match="holds itself"):
+    with pytest.raises(BadPayload, match="holds itself"):
         read_pickle(data)
 
 
@@ -176,7 +176,7 @@ def test_what_holds_itself_is_refused(data: bytes) -> None:
 def test_a_length_that_lies_takes_no_memory(data: bytes) -> None:
     for whole in (data, data + b".", data + b"y" * 100 + b"."):
         outcome, peak = _measured(whole)
-        assert isinstance(outcome, BadPickle), outcome
+        assert isinstance(outcome, BadPayload), outcome
         assert peak < 64 << 10
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyhaus.core.errors import LimitExceeded, UserError
 from keyhaus.core.objects import INTEGER_BYTES_MAX
-from keyhaus.protocol.frame.pickles import BadPickle, UnsafePickle, read_pickle
+from keyhaus.protocol.frame.pickles import BadPayload, UnsafePickle, read_pickle
 
 PROTOCOLS: Final = range(pickle.HIGHEST_PROTOCOL + 1)
 SCALARS = (
@@ -162,7 +162,7 @@ def test_large_values() -> None:
     ],
 )
 def test_a_broken_pickle_is_an_error(data: bytes) -> None:
-    with pytest.raises(BadPickle):
+    with pytest.raises(BadPayload):
         read_pickle(data)
 
 
@@ -201,7 +201,7 @@ def test_a_broken_pickle_is_an_error(data: bytes) -> None:
     ],
 )
 def test_the_error_says_what_is_wrong(data: bytes, message: str) -> None:
-    with pytest.raises(BadPickle, match=f"^the pickle is broken: .*{message}"):
+    with pytest.raises(BadPayload, match=f"^the pickle is broken: .*{message}"):
         read_pickle(data)
 
 
@@ -218,7 +218,7 @@ def test_the_error_says_what_is_wrong(data: bytes, message: str) -> None:
     ],
 )
 def test_numbers_and_strings_in_text_have_the_form_that_picklers_write(data: bytes) -> None:
-    with pytest.raises(BadPickle):
+    with pytest.raises(BadPayload):
         read_pickle(data)
 
 
@@ -364,7 +364,7 @@ def _read_alike(data: bytes) -> str:
         value = read_pickle(data)
     except UnsafePickle:
         return "unsafe"
-    except (BadPickle, LimitExceeded) as error:
+    except (BadPayload, LimitExceeded) as error:
         assert isinstance(error, UserError)
         return "bad"
     # It is safe now to ask the library.

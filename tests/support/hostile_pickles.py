@@ -54,7 +54,7 @@ _NAMES: Final = (
     *(("importlib", name) for name in ("import_module", "reload")),
     *(("types", name) for name in ("CodeType", "FunctionType", "SimpleNamespace")),
     *(("datetime", name) for name in ("datetime", "date", "timedelta")),
-    *(("keyhaus.protocol.frame.pickles", name) for name in ("read_pickle", "BadPickle")),
+    *(("keyhaus.protocol.frame.pickles", name) for name in ("read_pickle", "BadPayload")),
     ("copy_reg", "_reconstructor"),
     ("decimal", "Decimal"),
     ("uuid", "UUID"),

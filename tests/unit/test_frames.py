@@ -6,6 +6,8 @@ import pickle
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keyhaus.core import objects
 from keyhaus.core.errors import (
@@ -30,8 +32,9 @@ from keyhaus.core.errors import (
 )
 from keyhaus.core.keys import pack_key
 from keyhaus.core.objects import pack
-from keyhaus.core.request import NEED_DATA, Refused
+from keyhaus.core.request import NEED_DATA, NeedData, Refused
 from keyhaus.protocol.frame.codec import FrameCodec
+from keyhaus.protocol.frame.pickles import read_usual
 
 ID = "tx-01m8psfk74pzv0nsf8abyw17s4"
 FORMS = ["pickle", "messagepack"]
@@ -41,13 +44,13 @@ def frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
-def payload_of(given: Any, form: str) -> bytes:
-    return pickle.dumps(given) if form == "pickle" else objects.encode(given)
+def payload_of(asked: Any, form: str) -> bytes:
+    return pickle.dumps(asked) if form == "pickle" else objects.encode(asked)
 
 
-def one(given: Any, form: str = "pickle") -> tuple[Any, FrameCodec]:
+def one(asked: Any, form: str = "pickle") -> tuple[Any, FrameCodec]:
     codec = FrameCodec()
-    codec.feed(frame(payload_of(given, form)))
+    codec.feed(frame(payload_of(asked, form)))
     request = codec.next_request()
     assert codec.next_request() is NEED_DATA
     return request, codec
@@ -118,7 +121,7 @@ def test_what_a_dict_asks_for(given: dict[str, Any], request_: list[bytes], form
 )
 def test_a_dict_that_makes_no_sense_has_an_error_and_the_next_one_is_read(given: Any, code: str, form: str) -> None:
     codec = FrameCodec()
-    codec.feed(frame(payload_of(given, form)) + frame(payload_of({"cmd": "KEYS"}, form)))
+    codec.feed(frame(payload_of(asked, form)) + frame(payload_of({"cmd": "KEYS"}, form)))
     refused = codec.next_request()
     assert isinstance(refused, Refused)
     assert codec.next_request() == [b"TYPED", b"KEYS"]
@@ -233,3 +236,32 @@ def test_a_reply_that_is_too_large_is_an_error() -> None:
     _, codec = one({"cmd": "GET", "key": "k"})
     codec.max_reply_bytes = 100
     assert read(codec.encode([[b"TEXT", b"x" * 200]])) == {"error": "LIMIT_EXCEEDED"}
+
+
+TEXTS = st.text(max_size=300) | st.sampled_from(["", "\0", "\x94u.", "é" * 127, "é" * 128, "a" * 255, "a" * 256, "\ud800"])
+
+
+@given(key=TEXTS, value=TEXTS, command=st.sampled_from(["GET", "SET", "DEL"]), with_value=st.booleans())
+def test_a_pickle_asks_the_same_whatever_its_protocol(key: str, value: str, command: str, with_value: bool) -> None:
+    """What CPython pickles by default is read by its bytes, where it can be; what protocol 2 makes never is."""
+    asked = {"cmd": command, "key": key, **({"value": value} if with_value else {})}
+    found = []
+    for protocol in (2, 4, 5):
+        codec = FrameCodec()
+        codec.feed(frame(pickle.dumps(asked, protocol)))
+        request = codec.next_request()
+        assert not isinstance(request, NeedData)
+        error = request.error.message if isinstance(request, Refused) else None
+        found.append((list(request), error, codec.encode("OK")))
+    assert found[0] == found[1] == found[2]
+
+
+@given(data=st.binary(max_size=20), place=st.integers(0, 80), cut=st.integers(0, 80))
+def test_what_is_nearly_a_usual_pickle_is_read_as_pickle_loads_reads_it(data: bytes, place: int, cut: int) -> None:
+    usual = pickle.dumps({"cmd": "SET", "key": "key", "value": "value"}, 4)
+    payload = (usual[:place] + data + usual[place + len(data) :])[: len(usual) - cut % 3]
+    words = read_usual(payload)
+    if words is not None:
+        command, key, value = (None if word is None else word.decode("utf-8", "surrogatepass") for word in words)
+        expected = {"cmd": command, "key": key} if value is None else {"cmd": command, "key": key, "value": value}
+        assert pickle.loads(payload) == expected

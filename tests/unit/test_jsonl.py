@@ -179,3 +179,19 @@ def test_a_line_has_a_bound_and_needs_no_end_for_that() -> None:
     codec.feed(b"{" + b" " * 101)
     with pytest.raises(LimitExceeded):
         codec.next_request()
+
+
+@pytest.mark.parametrize("id_", [None, 7, "a", [1, {"b": None}]])
+@pytest.mark.parametrize("value", ["", "v", "é\n", "\u2028"])
+@pytest.mark.parametrize("small", ["get", "put"])
+def test_a_line_asks_the_same_however_it_is_spelled(small: str, value: str, id_: Any) -> None:
+    """Capitals go the way of all commands, small letters the short one of the usual ones."""
+    fields = {"key": "k"} if small == "get" else {"key": "k", "value": value}
+    told = []
+    for command in (small, small.upper()):
+        request, codec = one(command=command, **fields, id=id_)
+        replies: list[Any] = ["OK", [None], [[b"TEXT", value.encode()]], [[b"BYTES", b"\xff"]], [[b"TEXT", b"\xff"]]]
+        told.append((request, [codec.encode_late(reply, codec.mark) for reply in replies]))
+        codec.encode(replies[0])
+        told[-1][1].extend(codec.encode_late(reply, codec.mark) for reply in replies)
+    assert told[0] == told[1]

@@ -28,12 +28,13 @@ def parse_url(url: str) -> Address:
         ValueError: It is no such URL, or asks for what servers don't have yet: users, TLS.
     """
     parts = urlsplit(url)
+    # An error's text ends up in logs, and a password must not.
+    shown = "the URL (not shown: it may hold a password)" if "@" in url else repr(url)
     if parts.scheme in ("keyhauss", "keyhaus+tls"):
-        raise ValueError(f"{url!r} asks for TLS, which the server does not speak yet: {_FORM}")
+        raise ValueError(f"{shown} asks for TLS, which the server does not speak yet: {_FORM}")
     if parts.scheme != "keyhaus" or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of a server: {_FORM}")
+        raise ValueError(f"{shown} is no address of a server: {_FORM}")
     if parts.username is not None or parts.password is not None:
-        # Without the URL: an error's text ends up in logs, and a password must not.
         raise ValueError(f"the URL has a user or a password, and the server knows neither yet: {_FORM}")
     if parts.query or parts.fragment:
         raise ValueError(f"{url!r} has options; they are arguments of the client: {_FORM}")

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from keyhaus.core.access.blocking.access import Door
-from keyhaus.core.access.words import Durability, Mode, begin_words
+from keyhaus.core.access.words import Durability, Mode, Word, begin_words, encode
 from keyhaus.core.clock import SystemClock
 from keyhaus.core.disk import OsLock
 from keyhaus.core.errors import Closed, StorageError, UserError
@@ -160,6 +160,14 @@ class Database(PlainReplies, Door):
 
     def _ask(self, args: list[bytes]) -> Any:
         return (self._own.caller or self._caller()).execute(args)
+
+    def get(self, key: Word) -> bytes | None:
+        caller = self._own.caller
+        if caller is not None and (value := caller.look(key if key.__class__ is bytes else encode(key))) is not None:
+            return value
+        return super().get(key)
+
+    get.__doc__ = Door.get.__doc__
 
     def _begin(self, args: list[bytes]) -> bytes:
         return self._caller().begin(args)

@@ -75,6 +75,10 @@ class Turns:
     def leave(self) -> None:
         """Works off what is queued, and gives the turn up."""
         queue = self._queue
+        if not queue and self._stray is None:  # as nearly always
+            self._lock.release()
+            if not queue or not self._lock.acquire(False):
+                return
         until = 0
         while True:
             if queue:

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from keyhaus.core.errors import Error
-from keyhaus.core.objects import unpack
+from keyhaus.core.objects import jsonable, unpack
 from keyhaus.core.reply import Attributed, NullArray
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def to_json(value: Any) -> bytes:
+    """What `jsonable` has made of a value, as JSON, spaced as json.dumps does it and as the seeds show it."""
+    data = _encode(value)
+    return msgspec.json.format(data, indent=0) if isinstance(value, dict | list) else data
+
+
+def stored_text(kind: bytes, data: bytes) -> bytes:
+    """The JSON of a value as TYPED GET tells it."""
+    if kind == b"TEXT":
+        try:
+            return _encode(data.decode())
+        except UnicodeDecodeError:
+            pass  # it is told as base64
+    return to_json(jsonable(unpack(kind.decode(), data)))
 
 
 def plain(reply: Any) -> Any:

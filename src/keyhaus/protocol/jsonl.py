@@ -20,11 +20,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from keyhaus.core import objects
 from keyhaus.core.errors import Error, NotFound, Syntax, UserError
 from keyhaus.core.request import Refused, Request
-from keyhaus.protocol.json_replies import plain
-from keyhaus.protocol.lines import LineCodec, line_of, read_json, to_json
+from keyhaus.protocol.json_replies import plain, stored_text
+from keyhaus.protocol.lines import LineCodec, line_of, read_json
 
 Shape = Callable[[Any], dict[str, Any]]
 """Makes of a reply that is no error what stands beside the status."""
@@ -32,6 +34,18 @@ Shape = Callable[[Any], dict[str, Any]]
 
 _STORED: Final = {"message": "Key-value pair stored"}
 _STORED_LINE: Final = line_of({"status": "ok", **_STORED})
+
+
+class _Usual(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What most lines are: read without a dict."""
+
+    command: str
+    key: str
+    value: str | msgspec.UnsetType = msgspec.UNSET
+    id: Any = msgspec.UNSET
+
+
+_read_usual: Final = msgspec.json.Decoder(_Usual).decode
 
 
 class Mark(NamedTuple):
@@ -52,6 +66,20 @@ class JsonLinesCodec(LineCodec[Mark]):
 
     def parse(self, line: bytes) -> tuple[Request, Mark]:
         try:
+            usual = _read_usual(line)
+        except (msgspec.MsgspecError, RecursionError):
+            return self.parse_any(line)
+        if usual.command == "get" and usual.value is msgspec.UNSET:
+            request, mark = [b"TYPED", b"GET", usual.key.encode()], _GOT
+        elif usual.command == "put" and usual.value is not msgspec.UNSET:
+            request, mark = [b"SET", usual.key.encode(), usual.value.encode()], _PUT
+        else:
+            return self.parse_any(line)
+        return request, mark if usual.id is msgspec.UNSET else Mark(mark.shape, (usual.id,))
+
+    def parse_any(self, line: bytes) -> tuple[Request, Mark]:
+        """What `parse` does, of any line."""
+        try:
             given = read_json(line)
         except ValueError:
             return Refused(Syntax("the line is no JSON: expected one object a line")), self.no_mark
@@ -66,17 +94,17 @@ class JsonLinesCodec(LineCodec[Mark]):
             return request, Mark(shape, (given["id"],))
         return request, _MARKS.get(shape) or Mark(shape)
 
-    def answer(self, reply: Any, mark: Mark) -> dict[str, Any] | bytes:
-        if isinstance(reply, Error):
-            told = _failure(reply)
-        else:
-            told = mark.shape(reply)
-            if not mark.id:
-                if told is _STORED:
-                    return _STORED_LINE
-                if len(told) == 1 and "value" in told:
-                    return b'{"status": "ok", "value": %b}\n' % to_json(told["value"])
-            told = {"status": "ok", **told}
+    def encode_late(self, reply: Any, mark: Mark) -> bytes:
+        if mark is _GOT and reply.__class__ is list and (row := reply[0]) is not None:
+            line = b'{"status": "ok", "value": %b}\n' % stored_text(*row)
+            if len(line) <= self.max_reply_bytes:
+                return line
+        elif mark is _PUT and reply == "OK":
+            return _STORED_LINE
+        return super().encode_late(reply, mark)
+
+    def answer(self, reply: Any, mark: Mark) -> dict[str, Any]:
+        told = _failure(reply) if isinstance(reply, Error) else {"status": "ok", **mark.shape(reply)}
         if mark.id:
             told["id"] = mark.id[0]
         return told
@@ -288,7 +316,9 @@ _BEGIN_OPTIONS: Final = (
     ("durability", str, (b"DURABILITY",)),
     ("timeout_ms", int, (b"TIMEOUT",)),
 )
-_MARKS: Final[dict[Shape, Mark]] = {shape: Mark(shape) for shape in (_stored, _got, _deleted, _rows, _result)}
+_GOT: Final = Mark(_got)
+_PUT: Final = Mark(_stored)
+_MARKS: Final = {mark.shape: mark for mark in (_GOT, _PUT, Mark(_deleted), Mark(_rows), Mark(_result))}
 _commit: Final = _ending(b"COMMIT", "Transaction committed")
 _rollback: Final = _ending(b"ROLLBACK", "Transaction rolled back")
 _UNWRAPPED: Final = frozenset((_commit, _rollback))

@@ -17,9 +17,9 @@ from keyhaus.core import limits
 from keyhaus.core.errors import Error, LimitExceeded, ProtocolError
 from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
 from keyhaus.protocol.inline import is_http
+from keyhaus.protocol.json_replies import to_json
 
 Mark = TypeVar("Mark")
-_encoder: Final = msgspec.json.Encoder()
 
 
 class LineCodec(ABC, Generic[Mark]):
@@ -92,19 +92,22 @@ class LineCodec(ABC, Generic[Mark]):
         lines = bytes(self._rest[:end]).split(b"\n")
         del self._rest[: end + 1]
         self._searched = len(self._rest)
+        most, parse, add, mark_next = self.max_request_bytes, self.parse, self.ready.append, self._marks.append
         for line in lines:
-            line = line.removesuffix(b"\r")
-            if not line or line.isspace():
+            if line[-1:] == b"\r":
+                line = line[:-1]
+            if line[:1] != b"{":  # which begins neither HTTP nor a blank line
+                if not line or line.isspace():
+                    continue
+                if (b"/1." in line or line[0] in b"hH") and is_http(line):
+                    return self._fail(ProtocolError("this is HTTP; the connection is closed"))
+            if len(line) > most:
+                add(Refused(LimitExceeded("max-request-bytes", len(line), most)))
+                mark_next(self.no_mark)
                 continue
-            if (b"/1." in line or line[0] in b"hH") and is_http(line):
-                return self._fail(ProtocolError("this is HTTP; the connection is closed"))
-            if len(line) > self.max_request_bytes:
-                self.ready.append(Refused(LimitExceeded("max-request-bytes", len(line), self.max_request_bytes)))
-                self._marks.append(self.no_mark)
-                continue
-            request, mark = self.parse(line)
-            self.ready.append(request)
-            self._marks.append(mark)
+            request, mark = parse(line)
+            add(request)
+            mark_next(mark)
 
     def _fail(self, error: Error) -> None:
         self._error = error
@@ -133,12 +136,6 @@ class LineCodec(ABC, Generic[Mark]):
             told = self.answer(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark)
             line = told if isinstance(told, bytes) else line_of(told)
         return line
-
-
-def to_json(value: Any) -> bytes:
-    """What `jsonable` has made of a value, as JSON, spaced as json.dumps does it and as the seeds show it."""
-    data = _encoder.encode(value)
-    return msgspec.json.format(data, indent=0) if isinstance(value, dict | list) else data
 
 
 def line_of(answer: dict[str, Any]) -> bytes:

@@ -20,13 +20,14 @@ from keyhaus.core.errors import Error, NotFound, Syntax, UserError
 from keyhaus.core.ids import read_id
 from keyhaus.core.request import Refused, Request
 from keyhaus.protocol.inline import split_words
-from keyhaus.protocol.json_replies import told
-from keyhaus.protocol.lines import LineCodec, read_json, to_json
+from keyhaus.protocol.json_replies import stored_text, to_json, told
+from keyhaus.protocol.lines import LineCodec, read_json
 
 Shape = Callable[[Any], dict[str, Any] | bytes]
 """Makes the object of a reply that is no error, or its whole line."""
 
 _BLANK: Final = b" "
+_BRACE: Final = ord("{")
 _ID_LETTERS: Final = 29
 _PAIR: Final = b'{"status": "Ok", "result": {"key": %b, "value": %b}}\n'
 
@@ -109,9 +110,7 @@ def _get(rest: bytes) -> tuple[Request, Shape]:
             return told(reply)
         if reply[0] is None:
             raise NotFound(f"Key not found: {shown}")
-        kind, data = reply[0]
-        value = objects.unpack(kind.decode(), data)
-        return _PAIR % (to_json(shown), to_json(objects.jsonable(value)))
+        return _PAIR % (to_json(shown), stored_text(*reply[0]))
 
     return _within(name, [b"TYPED", b"GET", key]), shape
 
@@ -131,10 +130,10 @@ def _delete(rest: bytes) -> tuple[Request, Shape]:
 
 def _one_key(command: str, rest: bytes) -> tuple[bytes, Any, bytes | None]:
     """The key that a line names, as it was given, and the transaction."""
-    if rest.lstrip().startswith(b"{"):
+    words = rest.split()
+    if words and words[0][0] == _BRACE:
         given = _json(rest, ("key", "transaction_id"))
         return _key(given), given["key"], _name(given)
-    words = rest.split()
     name = words.pop() if len(words) == 2 and read_id(words[1]) is not None else None
     if len(words) != 1:
         raise Syntax(f'expected {command} key, {command} key id, or {command} {{"key": …}}')

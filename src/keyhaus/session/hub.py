@@ -89,6 +89,16 @@ class Hub:
                 entry[0] += calls
                 entry[3] += elapsed_ns // 1000
 
+    def count_hit(self, name: str) -> None:
+        """Counts a command, by its name on the wire, that has found its key; its time was not taken."""
+        statistics = self.statistics
+        statistics.commands += 1
+        statistics.hits += 1
+        entry = statistics.calls.get(name)
+        if entry is None:
+            entry = statistics.calls[name] = [0, 0, 0, 0]
+        entry[0] += 1
+
     def count_failure(self, spec: CommandSpec | None, error: Error) -> None:
         self.statistics.count_error(error.code)
         if spec is not None:

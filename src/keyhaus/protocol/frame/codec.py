@@ -24,11 +24,14 @@ import pickle
 from collections import deque
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from keyhaus.core import limits, objects
 from keyhaus.core.errors import Error, LimitExceeded, StorageError, UserError
 from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
-from keyhaus.protocol.frame.pickles import read_pickle
-from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, plain
+from keyhaus.protocol.frame.pickles import read_pickle, read_usual
+from keyhaus.protocol.frame.plain_data import BadPayload
+from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, parse_usual, plain
 
 LENGTH_BYTES: Final = 4
 _MESSAGE_PACK: Final = frozenset((*range(0x81, 0x90), 0xDE, 0xDF))
@@ -54,12 +57,6 @@ _CODES: Final = {
     "WRONGPASS": "NOT_PERMITTED",
     "INTERNAL": "INTERNAL",
 }
-
-
-class BadPayload(UserError):
-    """A payload that is neither a pickle nor MessagePack."""
-
-    code = "BADPAYLOAD"
 
 
 class Mark(NamedTuple):
@@ -140,6 +137,11 @@ class FrameCodec:
     def _read(self, payload: bytes) -> None:
         packed = bool(payload) and payload[0] in _MESSAGE_PACK
         self._last = _MARKS[False][packed][plain]
+        usual = _usual_map(payload) if packed else _usual_pickle(payload)
+        if usual is not None:
+            self.ready.append(usual[0])
+            self._marks.append(usual[1])
+            return
         shape: Shape = plain
         wrapped = False
         try:
@@ -184,6 +186,37 @@ class FrameCodec:
         return _frame(payload)
 
 
+class _Usual(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What most requests in MessagePack are: read without a dict."""
+
+    cmd: str
+    key: str
+    value: str | msgspec.UnsetType = msgspec.UNSET
+    wrapped: bool = False
+
+
+def _usual_map(payload: bytes) -> tuple[Request, Mark] | None:
+    try:
+        given = _read_usual_map(payload)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    value = None if given.value is msgspec.UNSET else given.value
+    usual = parse_usual(given.cmd, given.key, value)
+    return None if usual is None else (usual[0], _MARKS[given.wrapped][True][usual[1]])
+
+
+def _usual_pickle(payload: bytes) -> tuple[Request, Mark] | None:
+    words = read_usual(payload)
+    if words is None:
+        return None
+    command, key, value = words
+    try:
+        usual = parse_usual(command.decode(), key.decode(), None if value is None else value.decode())
+    except UnicodeDecodeError:
+        return None
+    return None if usual is None else (usual[0], _MARKS[False][False][usual[1]])
+
+
 def _frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
@@ -200,6 +233,8 @@ def _decoded(payload: bytes) -> Any:
 def _payload(answer: Any, mark: Mark) -> bytes:
     return objects.encode(answer) if mark.packed else pickle.dumps(answer, _PICKLE_PROTOCOL)
 
+
+_read_usual_map: Final = msgspec.msgpack.Decoder(_Usual).decode
 
 # What is said most often, as a pickle and as MessagePack.
 _SENTENCES: Final = {

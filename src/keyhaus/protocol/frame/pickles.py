@@ -9,7 +9,7 @@ plain data, are built here; nothing is ever looked up or imported by a name.
 The opcodes are those of `pickletools` in Python's library, which describes each. Numbers in text are read in the form
 in which picklers write them, and no other. Strings of Python 2 have to be ASCII, as `pickle.loads` wants them too.
 
-Invariants: it gives a value of the types above, or raises UnsafePickle, BadPickle or LimitExceeded, whatever the bytes.
+Invariants: it gives a value of the types above, or raises UnsafePickle, BadPayload or LimitExceeded, whatever the bytes.
 What it gives, `pickle.loads` would give as well, but for bytearrays. Memory and time are linear in the bytes, and so
 are those of a walk through the value: `plain_data.py` counts what a few bytes can stand for.
 """
@@ -21,12 +21,18 @@ from typing import Any, Final
 
 from keyhaus.protocol.frame.pickle_machine import Machine
 from keyhaus.protocol.frame.pickle_opcodes import FREE_TEXT, HANDLERS
-from keyhaus.protocol.frame.plain_data import CONTAINER, BadPickle, UnsafePickle, too_deep
+from keyhaus.protocol.frame.plain_data import CONTAINER, BadPayload, UnsafePickle, too_deep
 
-__all__ = ["BadPickle", "UnsafePickle", "read_pickle"]
+__all__ = ["BadPayload", "UnsafePickle", "read_pickle", "read_usual"]
 
 _HEADS: Final = frozenset((b"\x80\x04\x95", b"\x80\x05\x95"))  # PROTO, and the FRAME that holds all that follows
 _HEAD: Final = 11
+_BEFORE_COMMAND: Final = b"}\x94(\x8c\x03cmd\x94\x8c\x03"
+_COMMAND: Final = _HEAD + len(_BEFORE_COMMAND)
+_BEFORE_KEY: Final = b"\x94\x8c\x03key\x94\x8c"
+_KEY: Final = _COMMAND + 3 + len(_BEFORE_KEY)
+_BEFORE_VALUE: Final = b"\x94\x8c\x05value\x94\x8c"
+_END: Final = b"\x94u."
 _MARKS_MAX: Final = 256  # open at once: a pickler has at most three for each level of nesting, and there are 64
 _frame_size: Final = struct.Struct("<Q").unpack_from
 
@@ -36,13 +42,37 @@ def read_pickle(data: bytes | memoryview) -> Any:
 
     Raises:
         UnsafePickle: It would call, import or reach something.
-        BadPickle: It is broken, goes on behind its end, or holds what no value can be.
+        BadPayload: It is broken, goes on behind its end, or holds what no value can be.
         LimitExceeded: It is nested too deeply, or stands for far more than its bytes.
     """
     machine = Machine(data if type(data) is bytes else bytes(data))
     value = _run(machine)
     machine.room.look(value)
     return value
+
+
+def read_usual(data: bytes) -> tuple[bytes, bytes, bytes | None] | None:
+    """The command, key and value of what nearly every pickle of this dialect is, told by its bytes alone.
+
+    That is a dict of `cmd` (three letters), `key` and perhaps `value`, texts of less than 256 bytes, as CPython pickles
+    it by default: all but the texts stands at places that are known. They are in UTF-8, if they are texts at all.
+
+    Returns:
+        None where it is anything else: then `read_pickle` reads it.
+    """
+    if len(data) <= _KEY or data[:3] not in _HEADS or _frame_size(data, 3)[0] != len(data) - _HEAD:
+        return None
+    command = data[_COMMAND : _COMMAND + 3]
+    if data[_HEAD:_COMMAND] != _BEFORE_COMMAND or data[_COMMAND + 3 : _KEY] != _BEFORE_KEY:
+        return None
+    end = _KEY + 1 + data[_KEY]
+    key = data[_KEY + 1 : end]
+    if data[end:] == _END:
+        return command, key, None
+    at = end + len(_BEFORE_VALUE)
+    if data[end:at] != _BEFORE_VALUE or len(data) <= at or data[at + 1 + data[at] :] != _END:
+        return None
+    return command, key, data[at + 1 : at + 1 + data[at]]
 
 
 def _run(machine: Machine) -> Any:
@@ -106,12 +136,12 @@ def _run(machine: Machine) -> Any:
 
 def _check_end(left: int, behind: int) -> None:
     if left:
-        raise BadPickle("the pickle is broken: it ends amid a value")
+        raise BadPayload("the pickle is broken: it ends amid a value")
     if behind:
-        raise BadPickle(f"the pickle is broken: {behind} bytes stand behind its end")
+        raise BadPayload(f"the pickle is broken: {behind} bytes stand behind its end")
 
 
-def _broken(error: Exception, at_end: bool) -> BadPickle:
+def _broken(error: Exception, at_end: bool) -> BadPayload:
     """The error that says why a pickle can't be read."""
     if isinstance(error, struct.error) or (isinstance(error, LookupError) and at_end):
         why = "it ends early"
@@ -121,4 +151,4 @@ def _broken(error: Exception, at_end: bool) -> BadPickle:
         why = "a text in it has other bytes than its encoding has (surrogates are no characters)"
     else:
         why = str(error)
-    return BadPickle(f"the pickle is broken: {why}")
+    return BadPayload(f"the pickle is broken: {why}")

@@ -35,8 +35,8 @@ _SMALL_KEYS: Final = frozenset((str, bytes, float, bool, type(None)))
 _INT_MIN, _INT_END = -(1 << 63), 1 << 64
 
 
-class BadPickle(UserError):
-    """It is no whole pickle, or one of what no value can be."""
+class BadPayload(UserError):
+    """It is no whole pickle or MessagePack, or one of what no value can be."""
 
     code = "BADPAYLOAD"
 
@@ -95,7 +95,7 @@ class Room:
         """Keys are about to be hashed, and put beside those of a dict or set.
 
         Raises:
-            BadPickle: One of them can't be hashed.
+            BadPayload: One of them can't be hashed.
             UnsafePickle: One of them is, or holds, a function.
             LimitExceeded: They hold too much, or too many of them have the same hash.
         """
@@ -137,7 +137,7 @@ class Room:
         """Looks at a value as a whole, where anything in it has to be looked at.
 
         Raises:
-            BadPickle: A container holds itself.
+            BadPayload: A container holds itself.
             UnsafePickle: It is, or holds, a function.
             LimitExceeded: It is nested too deeply, or is too much when what is in it several times is written out.
         """
@@ -156,7 +156,7 @@ class Room:
         known = self._weights.get(id(container))
         if known is not None:
             if known[2] == 0:
-                raise BadPickle(f"the pickle is broken: a {type(container).__name__} in it holds itself")
+                raise BadPayload(f"the pickle is broken: a {type(container).__name__} in it holds itself")
             if known[2] > levels:
                 raise too_deep()
             return known[1:]
@@ -213,4 +213,4 @@ def _no_data(named: Named) -> UnsafePickle:
 def _no_key(key: Any) -> UserError:
     if type(key) is Named:
         return _no_data(key)
-    return BadPickle(f"the pickle is broken: a {type(key).__name__} can be no key of a dict and no member of a set")
+    return BadPayload(f"the pickle is broken: a {type(key).__name__} can be no key of a dict and no member of a set")

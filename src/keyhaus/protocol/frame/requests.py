@@ -19,6 +19,15 @@ class BadRequest(Syntax):
     """A dict that asks for nothing that there is."""
 
 
+def parse_usual(command: str, key: str, value: str | None) -> tuple[Request, Shape] | None:
+    """What `parse` gives for a GET or SET of texts; None where it is anything else."""
+    if command == "GET" and value is None:
+        return [b"TYPED", b"GET", key.encode()], _value
+    if command == "SET" and value is not None:
+        return [b"SET", key.encode(), value.encode()], _status
+    return None
+
+
 def parse(given: dict[Any, Any]) -> tuple[Request, Shape]:
     """The request that a dict is, and what its reply looks like. Raises UserError."""
     command = given.get("cmd")
