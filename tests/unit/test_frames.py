@@ -121,7 +121,7 @@ def test_what_a_dict_asks_for(given: dict[str, Any], request_: list[bytes], form
 )
 def test_a_dict_that_makes_no_sense_has_an_error_and_the_next_one_is_read(given: Any, code: str, form: str) -> None:
     codec = FrameCodec()
-    codec.feed(frame(payload_of(asked, form)) + frame(payload_of({"cmd": "KEYS"}, form)))
+    codec.feed(frame(payload_of(given, form)) + frame(payload_of({"cmd": "KEYS"}, form)))
     refused = codec.next_request()
     assert isinstance(refused, Refused)
     assert codec.next_request() == [b"TYPED", b"KEYS"]
