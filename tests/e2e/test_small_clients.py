@@ -128,6 +128,9 @@ def test_a_write_is_never_sent_twice_and_says_so(ports: dict[str, int], executed
         lines.put("m", "0")
         with pytest.raises(keyhaus.OutcomeUnknown):
             lines.request("INCR", args=["m"])
+        with pytest.raises(keyhaus.ConnectionLost):
+            lines.get("m")
+        lines.connect()
         assert lines.get("m") == ("1" if executed else "0")
 
 
@@ -135,6 +138,19 @@ def test_a_read_is_sent_again(ports: dict[str, int]) -> None:
     with Cutter(ports["frame"], b"GET", executed=True) as between, frame.KVClient(HOST, between.port) as client:
         client.set("k", "v")
         assert client.get("k") == "v"
+
+
+def test_what_a_lost_connection_had_begun_is_not_left_without_a_word(ports: dict[str, int]) -> None:
+    with Cutter(ports["frame"], b"cut me", executed=False) as between, frame.KVClient(HOST, between.port) as client:
+        client.request("BEGIN")
+        client.set("k", "inside")
+        with pytest.raises(keyhaus.OutcomeUnknown):
+            client.set("cut me", "inside")
+        for _ in range(2):
+            with pytest.raises(keyhaus.ConnectionLost, match="close"):
+                client.set("k", "outside")
+        client.close()
+        assert client.get("k") is None
 
 
 def test_nobody_there() -> None:

@@ -189,7 +189,7 @@ def test_replies(form: str) -> None:
         (LimitExceeded("max-key-bytes", 2, 1), "LIMIT_EXCEEDED"),
         (SnapshotTooOld("x"), "SNAPSHOT_TOO_OLD"),
         (Conflict("x"), "CONFLICT"),
-        (ExecAborted("x"), "CONFLICT"),
+        (ExecAborted("x"), "BAD_REQUEST"),
         (Deadlock("x"), "DEADLOCK"),
         (LockTimeout("x"), "LOCK_TIMEOUT"),
         (UnknownTransaction("x"), "NO_TRANSACTION"),

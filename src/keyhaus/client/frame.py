@@ -2,7 +2,8 @@
 
 It speaks MessagePack, so that neither side ever reads a pickle. It connects again by itself, with growing pauses; what
 it has sent it sends again only if that changes nothing: a write whose connection broke may have been executed, and a
-second one would write over what others wrote in between.
+second one would write over what others wrote in between. A connection that has begun a transaction or selected a
+database is not replaced by another one without a word.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.client.stream import Stream
+from keyhaus.client.words import is_stateful
 from keyhaus.core import objects
 from keyhaus.core.errors import UserError
 
@@ -52,10 +54,12 @@ class KVClient:
     ) -> None:
         self._stream = Stream(host, port, timeout)
         self._retries = max_retries
+        self._stateful = False  # the connection, open or lost, has a transaction or a database of its own
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection; the next request connects again."""
         self._stream.close()
+        self._stateful = False
 
     def __enter__(self) -> KVClient:
         return self
@@ -101,11 +105,18 @@ class KVClient:
         return list(self.request("KEYS"))
 
     def request(self, command: str, **fields: Any) -> Any:
-        """Sends any request, such as `request("INCR", args=["n"])`, and gives what is answered. Raises as `set`."""
+        """Sends any request, such as `request("INCR", args=["n"])`, and gives what is answered. Raises as `set`.
+
+        After BEGIN, SELECT and their like a lost connection is final (ConnectionLost) until `close`: on another one the
+        next request would run outside of the transaction, or in another database.
+        """
         payload = objects.encode({"cmd": command, "wrapped": True, **fields})
         request = len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
         failures = 0
         while True:
+            if self._stateful and not self._stream.connected:
+                raise ConnectionLost("the connection was lost, and with it what it had begun or selected: close() first")
+            self._stateful = self._stateful or is_stateful(command.upper())
             try:
                 self._stream.connect()
                 reply = self._stream.ask(request, _reply)

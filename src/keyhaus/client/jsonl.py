@@ -1,7 +1,7 @@
 """A client of the JSON lines dialect, with the methods of the system that it comes from.
 
-One connection, one request at a time. It does not connect again by itself: a request whose connection broke may have
-been executed, and only its caller knows whether it may be sent twice.
+One connection, one request at a time. Once that is lost it does not connect again by itself: a request whose connection
+broke may have been executed, and what a transaction of it had done is rolled back; only its caller knows what to do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_FOUND: Final = "Key not found"
 
 
 class KVClient:
-    """A client of a `json` port. It connects when it is first used, or in a `with`.
+    """A client of a `json` port. It connects when it is first used, or in a `with`; later on, by `connect` alone.
 
     Args:
         host: The server's name or address.
@@ -33,14 +33,17 @@ class KVClient:
 
     def __init__(self, host: str = "localhost", port: int = DEFAULT_PORT, timeout: float = TIMEOUT_SECONDS) -> None:
         self._stream = Stream(host, port, timeout)
+        self._used = False
 
     def connect(self) -> None:
-        """Connects. Raises ConnectionError."""
+        """Connects, if there is no connection. Raises ConnectionError."""
         self._stream.connect()
+        self._used = True
 
     def close(self) -> None:
         """Closes the connection; an open transaction of it is rolled back."""
         self._stream.close()
+        self._used = False
 
     def __enter__(self) -> KVClient:
         self.connect()
@@ -55,11 +58,13 @@ class KVClient:
         """Sends any request, and gives the reply as it came.
 
         Raises:
-            ConnectionLost: There is no connection. Nothing was sent. It is a ConnectionError, as is the next one.
+            ConnectionLost: There is no connection, or none any more: `connect` makes another one. Nothing was sent. It
+                is a ConnectionError, as is the next one.
             OutcomeUnknown: The connection was lost, or no reply came in time: the request was executed once, or not at
                 all.
         """
-        self._stream.connect()
+        if not self._used:
+            self.connect()
         return self._stream.ask(msgspec.json.encode({"command": command, **fields}) + b"\n", _reply)
 
     def put(self, key: str, value: Any) -> None:

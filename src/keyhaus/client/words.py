@@ -42,8 +42,13 @@ def command_name(args: list[bytes]) -> str:
     return f"{name} {args[1].decode('latin-1').upper()}" if name in _CONTAINERS and len(args) > 1 else name
 
 
+def is_stateful(name: str) -> bool:
+    """Whether a command changes what later ones of the same connection mean."""
+    return name in _STATEFUL
+
+
 def refuse_stateful(name: str) -> None:
     """Raises UserError for a command that would change the connection for whoever uses it next."""
-    if name in _STATEFUL:
+    if is_stateful(name):
         instead = "name the database in the URL" if name == "SELECT" else "use client.transaction()"
         raise UserError(f"{name} belongs to one connection, and a client has many: {instead}")

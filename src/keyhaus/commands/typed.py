@@ -41,13 +41,13 @@ add_help("TYPED", group=GROUP, since=SINCE)
 
 @command(
     "TYPED|PUT",
-    -5,
+    -2,
     Flag.WRITE | Flag.DENY_OOM,
     keys=Keys(2, -3, 3),
     summary="Puts values of kinds under keys, all at once, perhaps with an expiry.",
     since=SINCE,
     group=GROUP,
-    syntax="key <TEXT | BYTES | OBJECT> value [key <TEXT | BYTES | OBJECT> value ...] [EX seconds | PX milliseconds]",
+    syntax="[key <TEXT | BYTES | OBJECT> value ...] [EX seconds | PX milliseconds]",
     complexity="O(n), n the number of keys",
 )
 async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:

@@ -14,6 +14,8 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
 _LETTERS: Final = 26
+SHOWN_LETTERS: Final = len(PREFIX) + _LETTERS
+"""The length of an id as clients see it."""
 _SHIFTS: Final = range(5 * (_LETTERS - 2), -1, -10)
 
 
@@ -35,7 +37,7 @@ def shown_id(number: bytes) -> str:
 
 def read_id(word: bytes) -> bytes | None:
     """The id that a word names; None where it has another form."""
-    if len(word) != len(PREFIX) + _LETTERS or not word.startswith(PREFIX.encode()):
+    if len(word) != SHOWN_LETTERS or not word.startswith(PREFIX.encode()):
         return None
     value = 0
     for letter in word[len(PREFIX) :].decode("latin-1"):

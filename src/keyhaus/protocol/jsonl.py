@@ -248,10 +248,12 @@ def _batch_put(given: dict[str, Any]) -> tuple[Request, Shape]:
         kind, data = objects.pack(objects.from_json(value))
         request += (_as_key(key), kind.encode(), data)
 
-    def shape(reply: Any) -> dict[str, Any]:
-        return {"message": f"{len(keys)} key-value pairs stored"} if reply in ("OK", "PONG") else _result(reply)
+    message = f"{len(keys)} key-value pairs stored"  # made here, so that a reply that is held keeps no keys
 
-    return request if keys else [b"PING"], shape  # none at all is nothing to do
+    def shape(reply: Any) -> dict[str, Any]:
+        return {"message": message} if reply == "OK" else _result(reply)
+
+    return request, shape
 
 
 def _get_range(given: dict[str, Any]) -> tuple[Request, Shape]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from keyhaus.core import objects
 from keyhaus.core.errors import Error, NotFound, Syntax, UserError
-from keyhaus.core.ids import read_id
+from keyhaus.core.ids import SHOWN_LETTERS, read_id
 from keyhaus.core.request import Refused, Request
 from keyhaus.protocol.inline import split_words
 from keyhaus.protocol.json_replies import stored_text, to_json, told
@@ -28,7 +28,6 @@ Shape = Callable[[Any], dict[str, Any] | bytes]
 
 _BLANK: Final = b" "
 _BRACE: Final = ord("{")
-_ID_LETTERS: Final = 29
 _PAIR: Final = b'{"status": "Ok", "result": {"key": %b, "value": %b}}\n'
 
 
@@ -162,11 +161,11 @@ def _within(name: bytes | None, request: Request) -> Request:
 
 def _without_id(value: bytes) -> tuple[bytes | None, bytes | None]:
     """A value without the id that it ends with; None for both where there is none."""
-    if len(value) >= _ID_LETTERS and read_id(value[-_ID_LETTERS:]) is not None:
-        if len(value) == _ID_LETTERS:
+    if len(value) >= SHOWN_LETTERS and read_id(value[-SHOWN_LETTERS:]) is not None:
+        if len(value) == SHOWN_LETTERS:
             return None, value
-        if value[-_ID_LETTERS - 1 : -_ID_LETTERS] == _BLANK:
-            return value[: -_ID_LETTERS - 1], value[-_ID_LETTERS:]
+        if value[-SHOWN_LETTERS - 1 : -SHOWN_LETTERS] == _BLANK:
+            return value[: -SHOWN_LETTERS - 1], value[-SHOWN_LETTERS:]
     return value, None
 
 

@@ -19,7 +19,6 @@ from keyhaus.core.errors import Error
 from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
 from keyhaus.core.request import NeedData
 from keyhaus.core.wait import Wait
-from keyhaus.protocol.text import TextCodec
 from keyhaus.server.peer import address_of, keep_alive
 from keyhaus.session.session import Session
 
@@ -30,8 +29,6 @@ log = logging.getLogger("keyhaus.connection")
 
 LINGER_SECONDS: Final = 1.0
 BURST_NS: Final = 5_000_000  # how long one connection may execute before the others have their turn
-UNTERMINATED_SECONDS: Final = 0.02
-UNTERMINATED_BYTES_MAX: Final = 1024
 HELD_OVERHEAD: Final = 128  # of one held reply: its tuple, its number, its bytes object
 
 
@@ -453,38 +450,3 @@ class Connection(asyncio.Protocol):
 
     def peer(self) -> str:
         return self._session.address if self._session is not None else ""
-
-
-class UnterminatedConnection(Connection):
-    """One that speaks text to clients which may end no line: it is complete when for a moment nothing more comes.
-
-    Only a short one: whoever sends more, or pauses in the middle, has to end lines.
-    """
-
-    codec: TextCodec
-
-    def __init__(self, server: Server, codec: TextCodec) -> None:
-        super().__init__(server, codec)
-        self._line_ends: asyncio.TimerHandle | None = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._line_ends is not None:
-            self._line_ends.cancel()
-        super().data_received(data)
-        self._line_ends = self._server.loop.call_later(UNTERMINATED_SECONDS, self._end_line)
-
-    def eof_received(self) -> bool:
-        self._end_line()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._line_ends is not None:
-            self._line_ends.cancel()
-        super().connection_lost(exc)
-
-    def _end_line(self) -> None:
-        """What has come is a line. Where requests wait before it, they are executed first, and it is then looked at."""
-        if self._ended or not 0 < self.codec.buffered() <= UNTERMINATED_BYTES_MAX:
-            return
-        self.codec.end_line()
-        self._pump()

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from keyhaus.core.codec import Codec
-from keyhaus.protocol.frame.codec import FrameCodec
-from keyhaus.protocol.jsonl import JsonLinesCodec
-from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.sniff import Dialect, Sniffer
-from keyhaus.protocol.text import TextCodec
 from keyhaus.server.connection import Connection
+from keyhaus.server.dialects import RECOGNISED
 from keyhaus.server.peer import address_of
 
 if TYPE_CHECKING:
@@ -25,12 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("keyhaus.connection")
 
-_CODECS: Final[dict[Dialect, Callable[[], Codec]]] = {
-    Dialect.RESP: lambda: RespCodec(inline=False),
-    Dialect.TEXT: TextCodec,
-    Dialect.JSON: JsonLinesCodec,
-    Dialect.FRAME: FrameCodec,
-}
 _NOT_YET: Final = "{} is not spoken here yet: it comes with a later release; speak RESP (redis-cli, any Redis client)"
 _ANSWERS: Final = {
     Dialect.HTTP: (
@@ -66,7 +55,7 @@ class Recognition(asyncio.Protocol):
         if dialect is None:
             return
         self._server.unrecognised.discard(self)
-        codec = _CODECS.get(dialect)
+        codec = RECOGNISED.get(dialect)
         if codec is not None:
             connection = Connection(self._server, codec())
             transport.set_protocol(connection)

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from keyhaus.core.codec import Codec
 from keyhaus.core.errors import LimitExceeded, StorageError
-from keyhaus.protocol.frame.codec import FrameCodec
-from keyhaus.protocol.jsonl import JsonLinesCodec
 from keyhaus.protocol.resp import RespCodec
 from keyhaus.protocol.text import TextCodec
-from keyhaus.server.connection import Connection, UnterminatedConnection
+from keyhaus.server.connection import Connection
+from keyhaus.server.dialects import OF_PORTS
 from keyhaus.server.recognition import Recognition
 from keyhaus.server.state import StateFile
+from keyhaus.server.unterminated import UnterminatedConnection
 from keyhaus.session.hub import Hub
 
 log = logging.getLogger("keyhaus.server")
@@ -55,13 +55,7 @@ class Address:
         return f"{self.dialect}://{host}:{self.port}"
 
 
-_CODECS: Final[dict[str, Callable[[], Codec]]] = {
-    "resp": lambda: RespCodec(inline=True),
-    "text": TextCodec,
-    "json": JsonLinesCodec,
-    "frame": FrameCodec,
-}
-DIALECTS: Final = ("auto", *_CODECS)
+DIALECTS: Final = ("auto", *OF_PORTS)
 # The ports of the systems whose dialects these are.
 SEED_PORTS: Final = (
     Address("text", "127.0.0.1", 8080, unterminated=True),
@@ -143,7 +137,7 @@ class Server:
             self.addresses.append(Address(address.dialect, host, port))
 
     def _factory(self, address: Address) -> Callable[[], asyncio.Protocol]:
-        codec = _CODECS.get(address.dialect)
+        codec = OF_PORTS.get(address.dialect)
         if codec is None:
             return lambda: Recognition(self)
         if address.unterminated:

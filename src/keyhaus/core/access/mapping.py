@@ -2,7 +2,8 @@
 
 What each method means is what it means to a dict, but:
 
-- Keys are `str`; one given as bytes is the same key as its text, and one that is no UTF-8 comes out as bytes.
+- Keys are `str`; one given as bytes is the same key as its text, and one that is no UTF-8 comes out as bytes. What
+  frames have put under other keys (numbers, tuples, …) is not part of it, but for `clear`.
 - Values are those of `core/objects.py`, and each is a copy: to change one in its place, put it again.
 - The order is that of the keys' bytes. Iteration has a page in memory at a time, and the mapping may change meanwhile:
   a key that is there all the time comes once, one that is put or deleted meanwhile may come or not. Nothing is raised.
@@ -11,12 +12,11 @@ What each method means is what it means to a dict, but:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import ItemsView, Iterator, MutableMapping, ValuesView
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from keyhaus.core.access.replies import told_key
-from keyhaus.core.errors import UserError
+from keyhaus.core.keys import PLAIN_END
 
 if TYPE_CHECKING:
     from keyhaus.core.access.blocking.access import Door, TransactionAccess
@@ -62,7 +62,8 @@ class TypedMapping(MutableMapping[Key, Any]):
         return bool(self._door.exists(_key(key)))
 
     def __len__(self) -> int:
-        return self._door.count()
+        typed = self._door.execute("TYPED", "RANGE", PLAIN_END, b"", "LIMIT", 1)[1]
+        return self._door.count(end=PLAIN_END) if typed else self._door.count()  # at once, where it can be
 
     def __iter__(self) -> Iterator[Key]:
         return map(told_key, self._door.range(keys_only=True))
@@ -125,7 +126,7 @@ class TypedMapping(MutableMapping[Key, Any]):
 
     def sync(self) -> None:
         """Waits until what was put is on the disk, whatever the durability is; in memory mode it does nothing."""
-        with contextlib.suppress(UserError):  # there is no disk
+        if self._door.execute("CONFIG", "GET", "engine") != {b"engine": b"memory"}:
             self._door.sync()
 
     def close(self) -> None:

@@ -27,36 +27,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from keyhaus.core import limits, objects
-from keyhaus.core.errors import Error, LimitExceeded, StorageError, UserError
+from keyhaus.core.errors import Error, LimitExceeded, UserError
 from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
 from keyhaus.protocol.frame.pickles import read_pickle, read_usual
 from keyhaus.protocol.frame.plain_data import BadPayload
-from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, parse_usual, plain
+from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, parse_usual, plain, told_code
 
 LENGTH_BYTES: Final = 4
 _MESSAGE_PACK: Final = frozenset((*range(0x81, 0x90), 0xDE, 0xDF))
 _PICKLE_PROTOCOL: Final = 4
-_CODES: Final = {
-    "UNSAFEPICKLE": "UNSAFE_PICKLE",
-    "BADPAYLOAD": "BAD_PAYLOAD",
-    "UNKNOWNCOMMAND": "UNKNOWN_COMMAND",
-    "INVALIDKEY": "INVALID_KEY",
-    "WRONGTYPE": "WRONG_TYPE",
-    "LIMIT": "LIMIT_EXCEEDED",
-    "SNAPSHOTTOOOLD": "SNAPSHOT_TOO_OLD",
-    "CONFLICT": "CONFLICT",
-    "EXECABORT": "CONFLICT",
-    "DEADLOCK": "DEADLOCK",
-    "LOCKTIMEOUT": "LOCK_TIMEOUT",
-    "NOTX": "NO_TRANSACTION",
-    "READONLY": "READ_ONLY",
-    "TXTOOLARGE": "TRANSACTION_TOO_LARGE",
-    "TXTIMEOUT": "TRANSACTION_TIMEOUT",
-    "NOAUTH": "NOT_PERMITTED",
-    "NOPERM": "NOT_PERMITTED",
-    "WRONGPASS": "NOT_PERMITTED",
-    "INTERNAL": "INTERNAL",
-}
 
 
 class Mark(NamedTuple):
@@ -243,5 +222,5 @@ _SENTENCES: Final = {
 
 
 def _failure(error: Error, mark: Mark) -> dict[str, str]:
-    code = _CODES.get(error.code) or ("STORAGE_ERROR" if isinstance(error, StorageError) else "BAD_REQUEST")
+    code = told_code(error)
     return {"error": code, "message": error.message} if mark.wrapped else {"error": code}

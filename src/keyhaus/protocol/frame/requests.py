@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from keyhaus.core import objects
-from keyhaus.core.errors import Error, Syntax
+from keyhaus.core.errors import Error, StorageError, Syntax
 from keyhaus.core.keys import pack_key, unpack_key
 from keyhaus.core.reply import Attributed, NullArray
 from keyhaus.core.request import Request
@@ -17,6 +17,33 @@ Shape = Callable[[Any], Any]
 
 class BadRequest(Syntax):
     """A dict that asks for nothing that there is."""
+
+
+_CODES: Final = {
+    "UNSAFEPICKLE": "UNSAFE_PICKLE",
+    "BADPAYLOAD": "BAD_PAYLOAD",
+    "UNKNOWNCOMMAND": "UNKNOWN_COMMAND",
+    "INVALIDKEY": "INVALID_KEY",
+    "WRONGTYPE": "WRONG_TYPE",
+    "LIMIT": "LIMIT_EXCEEDED",
+    "SNAPSHOTTOOOLD": "SNAPSHOT_TOO_OLD",
+    "CONFLICT": "CONFLICT",
+    "DEADLOCK": "DEADLOCK",
+    "LOCKTIMEOUT": "LOCK_TIMEOUT",
+    "NOTX": "NO_TRANSACTION",
+    "READONLY": "READ_ONLY",
+    "TXTOOLARGE": "TRANSACTION_TOO_LARGE",
+    "TXTIMEOUT": "TRANSACTION_TIMEOUT",
+    "NOAUTH": "NOT_PERMITTED",
+    "NOPERM": "NOT_PERMITTED",
+    "WRONGPASS": "NOT_PERMITTED",
+    "INTERNAL": "INTERNAL",
+}
+
+
+def told_code(error: Error) -> str:
+    """The code of an error in this dialect."""
+    return _CODES.get(error.code) or ("STORAGE_ERROR" if isinstance(error, StorageError) else "BAD_REQUEST")
 
 
 def parse_usual(command: str, key: str, value: str | None) -> tuple[Request, Shape] | None:
@@ -64,7 +91,7 @@ def plain(reply: Any) -> Any:
     if isinstance(reply, NullArray):
         return None
     if isinstance(reply, Error):
-        return {"error": reply.code, "message": reply.message}
+        return {"error": told_code(reply), "message": reply.message}
     raise TypeError(f"{type(reply).__name__} is no reply")
 
 
@@ -115,7 +142,7 @@ def _need(given: dict[Any, Any], field: str) -> Any:
 
 
 def _status(reply: Any) -> Any:
-    return "OK" if reply in ("OK", "PONG") else plain(reply)
+    return "OK" if reply == "OK" else plain(reply)
 
 
 def _set(given: dict[Any, Any]) -> tuple[Request, Shape]:
@@ -164,7 +191,7 @@ def _bulk_set(given: dict[Any, Any]) -> tuple[Request, Shape]:
     for key, value in items:
         kind, data = objects.pack(value)
         request += (pack_key(key), kind.encode(), data)
-    return request if items else [b"PING"], _status  # none at all is nothing to do
+    return request, _status
 
 
 def _keys(given: dict[Any, Any]) -> tuple[Request, Shape]:

@@ -108,7 +108,10 @@ class AsyncRanges(AsyncAsking):
     async def count(
         self, start: Word = b"", end: Word = b"", *, prefix: Word | None = None, match: Word | None = None
     ) -> int:
-        """How many keys there are: of the whole database at once, of a range by walking over its keys."""
+        """How many keys there are: of a range by walking over its keys.
+
+        Of the whole database it is known at once, and includes keys that are no text and no bytes, which frames have put.
+        """
         low, high = bounds(start, end, prefix)
         if not low and not high and match is None:
             return cast(int, await self._ask([b"DBSIZE"]))
