@@ -73,6 +73,12 @@ def test_json_lines(lines: jsonl.KVClient) -> None:
     lines.put("a", {"n": [1, None, "é"]})
     assert lines.get("a") == {"n": [1, None, "é"]}
     assert lines.delete("a") is True
+    lines.put("b", [b"\xff", (1,)])
+    assert lines.get("b") == [b"\xff", [1]]
+    for unsaid in ({1}, float("nan")):
+        with pytest.raises((TypeError, ValueError)):
+            lines.put("b", unsaid)
+    assert lines.delete("b") is True
     lines.batch_put([f"k{number:05}" for number in range(2500)], list(range(2500)))
     rows = lines.get_range("k00001", "k02498")
     assert rows == [(f"k{number:05}", number) for number in range(1, 2499)]

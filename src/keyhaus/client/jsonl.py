@@ -6,6 +6,8 @@ broke may have been executed, and what a transaction of it had done is rolled ba
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
@@ -14,6 +16,7 @@ import msgspec
 
 from keyhaus.client.errors import OutcomeUnknown, from_wire
 from keyhaus.client.stream import Stream
+from keyhaus.core import objects
 from keyhaus.core.errors import Error
 
 DEFAULT_PORT: Final = 9999
@@ -65,16 +68,19 @@ class KVClient:
         """
         if not self._used:
             self.connect()
-        return self._stream.ask(msgspec.json.encode({"command": command, **fields}) + b"\n", _reply)
+        return self._stream.ask(_line({"command": command, **fields}), _reply)
 
     def put(self, key: str, value: Any) -> None:
-        """Stores a value: a text, or anything that JSON can say. Raises Error, ConnectionError."""
+        """Stores a value: a text, bytes, or anything that JSON can say. Raises Error, ConnectionError.
+
+        Tuples become lists, as in JSON. Raises TypeError and ValueError for what JSON can't say: sets, NaN, …
+        """
         self._ask("put", key=key, value=value)
 
     def get(self, key: str) -> Any:
         """The value under a key, None where there is none. Raises Error, ConnectionError."""
         reply = self._ask("get", key=key)
-        return None if reply is None else reply["value"]
+        return None if reply is None else objects.from_json(reply["value"])
 
     def batch_put(self, keys: Sequence[str], values: Sequence[Any]) -> None:
         """Stores values under keys, all at once or none. Raises Error, ConnectionError."""
@@ -93,7 +99,7 @@ class KVClient:
         while True:
             reply = self._ask("get_range", start_key=start, end_key=end_key, limit=_PAGE_ROWS)
             assert reply is not None
-            rows += [(key, value) for key, value in reply["data"]]
+            rows += [(objects.from_json(key), objects.from_json(value)) for key, value in reply["data"]]
             if "next" not in reply:
                 return rows
             start = reply["next"]
@@ -115,6 +121,17 @@ class KVClient:
         if message == _NOT_FOUND and "code" not in reply:
             return None
         raise from_wire(str(reply.get("code", Error.code)), message)
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    """A request. Raises TypeError, ValueError for what JSON can't say."""
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_base64).encode() + b"\n"
+
+
+def _base64(value: object) -> dict[str, str]:
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    raise TypeError(f"{type(value).__name__} is nothing that JSON can say")
 
 
 def _reply(stream: Stream) -> dict[str, Any]:

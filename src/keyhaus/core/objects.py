@@ -77,7 +77,7 @@ def decode(data: bytes | memoryview) -> Any:
     try:
         value = _decoder.decode(data)
     except RecursionError:
-        raise _too_deep() from None
+        raise too_deep() from None
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise UserError(f"this is no value in MessagePack: {error}") from None
     if type(value) in _NESTS:
@@ -104,7 +104,7 @@ _decoder: Final = msgspec.msgpack.Decoder(ext_hook=_extension)
 def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
     """Raises LimitExceeded for a list, dict, tuple, set or frozenset that is nested too deeply."""
     if not room:
-        raise _too_deep()
+        raise too_deep()
     for item in value:
         if type(item) in _NESTS:
             check_depth(item, room - 1)
@@ -114,7 +114,7 @@ def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
                 check_depth(item, room - 1)
 
 
-def _too_deep() -> LimitExceeded:
+def too_deep() -> LimitExceeded:
     return LimitExceeded("value-depth", DEPTH_MAX + 1, DEPTH_MAX, "levels of nesting")
 
 
@@ -147,7 +147,7 @@ def _packable(value: Any, room: int) -> Any:
             f"values are None, bool, int, float, str, bytes, list, tuple, dict, set and frozenset, not {kind.__name__}"
         )
     if not room:
-        raise _too_deep()
+        raise too_deep()
     if kind is dict:
         keys = [_packable(key, room - 1) for key in value]
         items = [_packable(item, room - 1) for item in value.values()]

@@ -13,11 +13,16 @@ from keyhaus.core.errors import Error
 Request: TypeAlias = list[bytes]
 
 
+REQUESTS_AT_ONCE: Final = 256
+"""How many a codec makes of what was received before they are executed: it may be thousands of a few bytes each."""
+
+
 class Refused(list[bytes]):
     """A request that makes no sense: it is never executed, and the error is its reply, in its place."""
 
     def __init__(self, error: Error) -> None:
         super().__init__((b"",))  # no command's name
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # it may wait, and they would keep the frames
         self.error = error
 
 

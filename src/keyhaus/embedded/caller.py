@@ -105,8 +105,7 @@ class Caller:
             Error: What the reply is, if it is one.
             RuntimeError: The thread is in the middle of a request: a signal handler calls.
         """
-        if self._busy:
-            raise RuntimeError("this thread is in the middle of a call of the database: a signal handler can't use it")
+        self._refuse_handlers()
         place = self._place
         self._busy = place.inside = True
         try:
@@ -135,7 +134,9 @@ class Caller:
 
         Raises:
             Error: There is none.
+            RuntimeError: The thread is in the middle of a request: a signal handler calls.
         """
+        self._refuse_handlers()
         with self._turns.taken(self._place):
             session = self._session or self._open_session()
             before = set(session.interaction.open)
@@ -150,6 +151,10 @@ class Caller:
         finally:
             session.names_only = False
         return name
+
+    def _refuse_handlers(self) -> None:
+        if self._busy:
+            raise RuntimeError("this thread is in the middle of a call of the database: a signal handler can't use it")
 
     def _run(self, args: list[bytes]) -> Any:
         """The reply; `waits_for_mark` says whether it is to be held. The thread has the turn before and after."""

@@ -1,9 +1,9 @@
 """Ctrl-C strikes between the steps of a database, never within one.
 
 Python runs signal handlers in the main thread, between any two instructions of it. One that raises (KeyboardInterrupt,
-SystemExit) in the middle of a commit would leave it half done. So while databases are open the handlers of SIGINT and
-SIGTERM that raise, or might, are called through here: at once where the main thread is outside of a step, else as it
-leaves. Steps take microseconds; what is waited for (locks, the disk) is waited for outside.
+SystemExit, TimeoutError) in the middle of a commit would leave it half done. So while databases are open all handlers
+that are Python's, and so might raise, are called through here: at once where the main thread is outside of a step, else
+as it leaves. Steps take microseconds; what is waited for (locks, the disk) is waited for outside.
 
 Handlers that are set later are not known here. Where one of those breaks into a step, the database takes no more
 (`Database._tear`).
@@ -17,8 +17,6 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, TypeAlias
-
-GUARDED: Final = (signal.SIGINT, signal.SIGTERM)
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
@@ -54,7 +52,7 @@ class MainPlace(Place):
     def guard(self) -> None:
         """A database is opened."""
         self._users += 1
-        for number in GUARDED:
+        for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if callable(handler) and handler != self._handle:
                 with contextlib.suppress(ValueError):  # only the main thread may

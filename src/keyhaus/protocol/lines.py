@@ -7,19 +7,25 @@ dribbled, memory bounded by `max-request-bytes`.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from keyhaus.core import limits
-from keyhaus.core.errors import Error, LimitExceeded, ProtocolError
-from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
+from keyhaus.core.errors import Error, Internal, LimitExceeded, ProtocolError
+from keyhaus.core.objects import too_deep
+from keyhaus.core.request import NEED_DATA, REQUESTS_AT_ONCE, NeedData, Refused, Request
 from keyhaus.protocol.inline import is_http
 from keyhaus.protocol.json_replies import to_json
 
+log = logging.getLogger("keyhaus.connection")
+
 Mark = TypeVar("Mark")
+_TLS: Final = 0x16  # the first byte of each of its records
 
 
 class LineCodec(ABC, Generic[Mark]):
@@ -42,6 +48,9 @@ class LineCodec(ABC, Generic[Mark]):
         self._marks: deque[Mark] = deque()
         self._rest = bytearray()
         self._searched = 0  # up to where no line feed was found
+        self._lines: Iterator[bytes] = iter(())  # whole ones,
+        self._some_left = False  # of which there may be some left
+        self._begun = False
         self._error: Error | None = None
 
     @abstractmethod
@@ -60,8 +69,8 @@ class LineCodec(ABC, Generic[Mark]):
             self._rest += data
 
     def buffered(self) -> int:
-        """How many bytes wait for the end of their line."""
-        return len(self._rest)
+        """How many bytes wait for the end of their line; lines that wait to be parsed count as one."""
+        return len(self._rest) + self._some_left
 
     def end_line(self) -> None:
         """What waits is a whole line: its client ends none."""
@@ -74,8 +83,7 @@ class LineCodec(ABC, Generic[Mark]):
             return self.ready.popleft()
         if self._error is not None:
             raise self._error
-        self._cut()
-        if self.ready:
+        if self._cut_some() or (self._cut() and self._cut_some()):
             return self.ready.popleft()
         if len(self._rest) > self.max_request_bytes:
             self._fail(LimitExceeded("max-request-bytes", len(self._rest), self.max_request_bytes))
@@ -83,35 +91,57 @@ class LineCodec(ABC, Generic[Mark]):
             raise self._error
         return NEED_DATA
 
-    def _cut(self) -> None:
-        """Makes requests of the lines that are complete."""
+    def _cut(self) -> bool:
+        """Cuts off the lines that are complete; whether there are any."""
+        if not self._begun and self._rest:
+            self._begun = True
+            if self._rest[0] == _TLS:  # some of it is its client's to choose, and might look like lines
+                self._fail(ProtocolError("this is TLS; the connection is closed"))
         end = self._rest.rfind(b"\n", self._searched)
         self._searched = len(self._rest)
         if end < 0:
-            return
-        lines = bytes(self._rest[:end]).split(b"\n")
+            return False
+        self._lines = iter(bytes(self._rest[:end]).split(b"\n"))
         del self._rest[: end + 1]
         self._searched = len(self._rest)
-        most, parse, add, mark_next = self.max_request_bytes, self.parse, self.ready.append, self._marks.append
-        for line in lines:
+        self._some_left = True
+        return True
+
+    def _cut_some(self) -> bool:
+        """Makes requests of the next few lines, so that thousands of small ones don't become objects at once; whether
+        there are any."""
+        ready = self.ready
+        most, parse, add, mark_next = self.max_request_bytes, self.parse, ready.append, self._marks.append
+        for line in self._lines:
             if line[-1:] == b"\r":
                 line = line[:-1]
             if line[:1] != b"{":  # which begins neither HTTP nor a blank line
                 if not line or line.isspace():
                     continue
                 if (b"/1." in line or line[0] in b"hH") and is_http(line):
-                    return self._fail(ProtocolError("this is HTTP; the connection is closed"))
+                    self._fail(ProtocolError("this is HTTP; the connection is closed"))
+                    break
             if len(line) > most:
                 add(Refused(LimitExceeded("max-request-bytes", len(line), most)))
                 mark_next(self.no_mark)
                 continue
-            request, mark = parse(line)
+            try:
+                request, mark = parse(line)
+            except RecursionError:
+                request, mark = Refused(too_deep()), self.no_mark
             add(request)
             mark_next(mark)
+            if len(ready) == REQUESTS_AT_ONCE:
+                break
+        else:
+            self._some_left = False
+        return bool(ready)
 
     def _fail(self, error: Error) -> None:
         self._error = error
         self._rest = bytearray()
+        self._lines = iter(())
+        self._some_left = False
 
     # writing
 
@@ -128,14 +158,19 @@ class LineCodec(ABC, Generic[Mark]):
     def encode_late(self, reply: Any, mark: Mark) -> bytes:
         """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
         try:
-            answer = self.answer(reply, mark)
+            line = self._line(reply, mark)
         except Error as error:
-            answer = self.answer(error, mark)
-        line = answer if isinstance(answer, bytes) else line_of(answer)
+            line = self._line(error, mark)
+        except Exception:
+            log.exception("a reply could not be told")
+            line = self._line(Internal(), mark)
         if len(line) > self.max_reply_bytes:
-            told = self.answer(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark)
-            line = told if isinstance(told, bytes) else line_of(told)
+            line = self._line(LimitExceeded("max-reply-bytes", len(line), self.max_reply_bytes), mark)
         return line
+
+    def _line(self, reply: Any, mark: Mark) -> bytes:
+        answer = self.answer(reply, mark)
+        return answer if isinstance(answer, bytes) else line_of(answer)
 
 
 def line_of(answer: dict[str, Any]) -> bytes:

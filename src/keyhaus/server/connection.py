@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyhaus.core.codec import Codec
@@ -133,7 +134,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._pump()
+        self._step(self._pump)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -161,7 +162,7 @@ class Connection(asyncio.Protocol):
             if not self._ended and self._burst(session):
                 # A large answer, or a long burst: let it go out, and the other clients come in between.
                 self._more = True
-                self._server.loop.call_soon(self._pump)
+                self._server.loop.call_soon(self._step, self._pump)
             if self._more or self._read_paused or self._blocked():
                 self._watch_input()
         else:
@@ -229,6 +230,15 @@ class Connection(asyncio.Protocol):
             self._write(b"".join(out) if len(out) > 1 else out[0])
         return more
 
+    def _step(self, step: Callable[..., None], *args: Any) -> None:
+        """What the loop calls. Were a failed step to leave the connection open, later replies would go to earlier
+        requests."""
+        try:
+            step(*args)
+        except Exception:
+            log.exception("closing a connection on which a step failed", extra={"client": self.peer()})
+            self.close()
+
     def _parse(self, out: list[bytes]) -> bool:
         """Whether there is a further request; it stands in the codec's `ready` then."""
         try:
@@ -276,11 +286,7 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         """A mark has moved: sends what may leave now."""
-        try:
-            self._send_released()
-        except Exception:
-            log.exception("closing a connection whose replies could not be sent", extra={"client": self.peer()})
-            self.close()
+        self._step(self._send_released)
 
     def _send_released(self) -> None:
         self._registered = False
@@ -332,10 +338,10 @@ class Connection(asyncio.Protocol):
         if self._end_of_file and wait.outside:
             return self._give_up()
         if wait.timeout_ms is not None:
-            self._timer = self._server.loop.call_later(wait.timeout_ms / 1000, self._resume, wait)
+            self._timer = self._server.loop.call_later(wait.timeout_ms / 1000, self._step, self._resume, wait)
 
         def fired() -> None:
-            self._server.loop.call_soon(self._resume, wait)
+            self._server.loop.call_soon(self._step, self._resume, wait)
 
         wait.on_fire(fired)
 
@@ -439,7 +445,7 @@ class Connection(asyncio.Protocol):
             self._session is not None
             and self._session.active_ns < before_ns
             and self._waiting is None
-            and not self._held
+            and not self.output_bytes()
         ):
             log.info("closing an idle connection", extra={"client": self.peer()})
             self.close()

@@ -20,6 +20,7 @@ bytes however they are dribbled, memory bounded by `max-request-bytes`.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections import deque
 from typing import Any, Final, NamedTuple
@@ -27,11 +28,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from keyhaus.core import limits, objects
-from keyhaus.core.errors import Error, LimitExceeded, UserError
-from keyhaus.core.request import NEED_DATA, NeedData, Refused, Request
+from keyhaus.core.errors import Error, Internal, LimitExceeded, UserError
+from keyhaus.core.request import NEED_DATA, REQUESTS_AT_ONCE, NeedData, Refused, Request
 from keyhaus.protocol.frame.pickles import read_pickle, read_usual
 from keyhaus.protocol.frame.plain_data import BadPayload
 from keyhaus.protocol.frame.requests import SHAPES, BadRequest, Shape, parse, parse_usual, plain, told_code
+
+log = logging.getLogger("keyhaus.connection")
 
 LENGTH_BYTES: Final = 4
 _MESSAGE_PACK: Final = frozenset((*range(0x81, 0x90), 0xDE, 0xDF))
@@ -99,7 +102,7 @@ class FrameCodec:
         rest = self._rest
         at, end = 0, len(rest)
         self._needed = LENGTH_BYTES
-        while end - at >= LENGTH_BYTES:
+        while end - at >= LENGTH_BYTES and len(self.ready) < REQUESTS_AT_ONCE:
             size = int.from_bytes(rest[at : at + LENGTH_BYTES], "big")
             if size > self.max_request_bytes:
                 self._error = LimitExceeded("max-request-bytes", size, self.max_request_bytes)
@@ -148,20 +151,17 @@ class FrameCodec:
 
     def encode_late(self, reply: Any, mark: Mark) -> bytes:
         """The same for a reply that takes the place of an earlier one, whose `mark` it was."""
+        if not mark.wrapped and reply.__class__ is str and reply in _SENTENCES:
+            return _SENTENCES[reply][mark.packed]
         try:
-            if isinstance(reply, Error):
-                answer: Any = _failure(reply, mark)
-            else:
-                answer = {"result": mark.shape(reply)} if mark.wrapped else mark.shape(reply)
+            payload = _payload(reply, mark)
         except Error as error:
-            answer = _failure(error, mark)
-        if answer.__class__ is str and answer in _SENTENCES:
-            return _SENTENCES[answer][mark.packed]
-        payload = _payload(answer, mark)
+            payload = _payload(error, mark)
+        except Exception:
+            log.exception("a reply could not be told")
+            payload = _payload(Internal(), mark)
         if len(payload) > self.max_reply_bytes:
-            payload = _payload(
-                _failure(LimitExceeded("max-reply-bytes", len(payload), self.max_reply_bytes), mark), mark
-            )
+            payload = _payload(LimitExceeded("max-reply-bytes", len(payload), self.max_reply_bytes), mark)
         return _frame(payload)
 
 
@@ -209,16 +209,27 @@ def _decoded(payload: bytes) -> Any:
         raise BadPayload(error.raw) from None
 
 
-def _payload(answer: Any, mark: Mark) -> bytes:
-    return objects.encode(answer) if mark.packed else pickle.dumps(answer, _PICKLE_PROTOCOL)
+def _payload(reply: Any, mark: Mark) -> bytes:
+    """Raises Error where the reply says that the request has failed."""
+    if isinstance(reply, Error):
+        answer: Any = _failure(reply, mark)
+    else:
+        answer = mark.shape(reply)
+        if mark.wrapped:
+            # By hand, since a value may be nested as deeply as values may be.
+            return _WRAPPED + objects.encode(answer) if mark.packed else _pickled({"result": answer})
+    return objects.encode(answer) if mark.packed else _pickled(answer)
+
+
+def _pickled(answer: Any) -> bytes:
+    return pickle.dumps(answer, _PICKLE_PROTOCOL)
 
 
 _read_usual_map: Final = msgspec.msgpack.Decoder(_Usual).decode
 
+_WRAPPED: Final = b"\x81" + objects.encode("result")  # a map of one pair, the first half of it
 # What is said most often, as a pickle and as MessagePack.
-_SENTENCES: Final = {
-    word: (_frame(pickle.dumps(word, _PICKLE_PROTOCOL)), _frame(objects.encode(word))) for word in ("OK", "NOT_FOUND")
-}
+_SENTENCES: Final = {word: (_frame(_pickled(word)), _frame(objects.encode(word))) for word in ("OK",)}
 
 
 def _failure(error: Error, mark: Mark) -> dict[str, str]:
