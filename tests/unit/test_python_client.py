@@ -143,7 +143,7 @@ def test_type_checkers_are_told_of_what_is_there() -> None:
 
 def test_a_server_starts_without_the_client_library() -> None:
     program = (
-        "import sys, keyhaus, keyhaus.cli.main, keyhaus.server.server, keyhaus.core.helper_process\n"
+        "import sys, keyhaus, keyhaus.cli.main, keyhaus.cli.serve, keyhaus.server.server, keyhaus.core.helper_process\n"
         "assert not {'redis', 'keyhaus.client'} & {*sys.modules}\n"
         "keyhaus.Client\n"
         "assert 'redis' in sys.modules\n"

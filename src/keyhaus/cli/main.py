@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from keyhaus import __version__
-from keyhaus.cli import backup
-from keyhaus.cli.bench.command import bench
-from keyhaus.cli.check import check
-from keyhaus.cli.export import export
-from keyhaus.cli.import_ import import_
-from keyhaus.cli.menu import menu
-from keyhaus.cli.salvage import salvage
-from keyhaus.cli.serve import serve
-from keyhaus.cli.shell.command import shell
+
+# In the order of the help: the module, and in it a function, or an app of further subcommands.
+_COMMANDS: Final = {
+    "serve": ("serve", "serve"),
+    "shell": ("shell.command", "shell"),
+    "menu": ("menu", "menu"),
+    "backup": ("backup", "app"),
+    "export": ("export", "export"),
+    "import": ("import_", "import_"),
+    "check": ("check", "check"),
+    "salvage": ("salvage", "salvage"),
+    "bench": ("bench.command", "bench"),
+}
+
+
+class _OnDemand(TyperGroup):
+    """Imports the module of a subcommand once that is named: a server starts without what the others need."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, name = _COMMANDS[cmd_name]
+            found = getattr(import_module(f"keyhaus.cli.{module}"), name)
+            if not isinstance(found, typer.Typer):
+                alone = _app()
+                alone.command(cmd_name)(found)
+                found = alone
+            self.add_command(typer.main.get_command(found), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _app(**settings: Any) -> typer.Typer:
+    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False, **settings)
+
 
 app = typer.Typer(
+    cls=_OnDemand,
     name="keyhaus",
     help="A key/value database server: durable before it answers, spoken to by any Redis client.",
     no_args_is_help=True,
@@ -25,15 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(serve)
-app.command()(shell)
-app.command()(menu)
-app.add_typer(backup.app, name="backup")
-app.command()(export)
-app.command("import")(import_)
-app.command()(check)
-app.command()(salvage)
-app.command()(bench)
 
 
 def _version(wanted: bool) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from keyhaus.cli.main_menu import run
 
 
 def menu(
@@ -19,5 +20,4 @@ def menu(
     The server is a process of its own, which ends with the menu. The client sends lines such as PUT key1 value1 and
     shows the JSON that comes back; an empty line, exit or Ctrl-D leaves it.
     """
-    # The client needs redis-py, which no server should have to import.
-    import_module("keyhaus.cli.main_menu").run(host, port, data_dir)
+    run(host, port, data_dir)
