@@ -106,7 +106,9 @@ def test_every_error_is_one_line_with_a_code(kind: type[Error]) -> None:
     assert code.isalpha() and code.isupper() and message == b"one  two\r\n"
 
 
-@pytest.mark.parametrize("reply", [object(), bytearray(b"x"), (1, 2), {1, 2}, [memoryview(b"x")]], ids=repr)
+@pytest.mark.parametrize(
+    "reply", [object(), bytearray(b"x"), (1, 2), {1, 2}, [memoryview(b"x")]], ids=lambda reply: type(reply).__name__
+)
 def test_what_is_no_reply_is_a_programming_error(reply: Any) -> None:
     with pytest.raises(TypeError, match="is no reply"):
         codec(2).encode(reply)

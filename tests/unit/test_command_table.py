@@ -103,7 +103,7 @@ def test_keys_stand_where_the_fewest_words_have_some(name: str) -> None:
     assert keys is not None
     assert keys.first >= len(name.split("|"))
     assert keys.step >= 1
-    words = [b"%d" % place for place in range(abs(spec.arity))]
+    words = [b"%d" % place for place in range(max(abs(spec.arity), keys.first + abs(keys.step)))]
     assert keys.of(words)[0] == b"%d" % keys.first
     assert keys.last < 0 or keys.first <= keys.last < abs(spec.arity)
     assert spec.flags & (Flag.READ | Flag.WRITE | Flag.CONTROL)

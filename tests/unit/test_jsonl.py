@@ -50,7 +50,7 @@ def answer(reply: Any, **given: Any) -> dict[str, Any]:
             {"command": "batch_put", "keys": ["a", "b"], "values": ["1", 2]},
             [b"TYPED", b"PUT", b"a", b"TEXT", b"1", b"b", b"OBJECT", b"\x02"],
         ),
-        ({"command": "batch_put", "keys": [], "values": []}, [b"PING"]),
+        ({"command": "batch_put", "keys": [], "values": []}, [b"TYPED", b"PUT"]),
         ({"command": "ping"}, [b"PING"]),
         ({"command": "begin"}, [b"BEGIN"]),
         (

@@ -115,7 +115,9 @@ class KVClient:
         failures = 0
         while True:
             if self._stateful and not self._stream.connected:
-                raise ConnectionLost("the connection was lost, and with it what it had begun or selected: close() first")
+                raise ConnectionLost(
+                    "the connection was lost, and with it what it had begun or selected: close() first"
+                )
             self._stateful = self._stateful or is_stateful(command.upper())
             try:
                 self._stream.connect()

@@ -110,7 +110,8 @@ class AsyncRanges(AsyncAsking):
     ) -> int:
         """How many keys there are: of a range by walking over its keys.
 
-        Of the whole database it is known at once, and includes keys that are no text and no bytes, which frames have put.
+        Of the whole database it is known at once, and includes the keys that frames have put under neither text nor
+        bytes.
         """
         low, high = bounds(start, end, prefix)
         if not low and not high and match is None:

@@ -109,7 +109,11 @@ class Ranges(Asking):
     def count(
         self, start: Word = b"", end: Word = b"", *, prefix: Word | None = None, match: Word | None = None
     ) -> int:
-        """How many keys there are: of the whole database at once, of a range by walking over its keys."""
+        """How many keys there are: of a range by walking over its keys.
+
+        Of the whole database it is known at once, and includes the keys that frames have put under neither text nor
+        bytes.
+        """
         low, high = bounds(start, end, prefix)
         if not low and not high and match is None:
             return cast(int, self._ask([b"DBSIZE"]))
