@@ -14,7 +14,8 @@ import pytest
 
 from keyhaus.client.text import Client
 from tests.e2e.conftest import Serve
-from tests.support.processes import HOST, SOURCE, children, free_port
+from tests.support.embedded import until
+from tests.support.processes import HOST, SOURCE, children, ended, free_port
 from tests.support.terminal import Terminal, at_terminal
 
 _SECONDS = 60
@@ -114,6 +115,7 @@ def test_a_server_that_dies_is_seen_and_can_be_started_again(tmp_path: Path) -> 
         os.kill(server, signal.SIGKILL)
         terminal.enter("GET a")
         terminal.expect("the server closed the connection|the connection was lost")
+        until(lambda: ended(server))
         assert _started(terminal) > 0
         terminal.type("\x04")
         terminal.expect("The server was stopped.")

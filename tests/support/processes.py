@@ -165,6 +165,15 @@ class RunningKeyhaus(ServerProcess):
         return port
 
 
+def ended(process: int) -> bool:
+    """Whether a process is gone, or only waits to be asked for its status."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
 def children(process: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [

@@ -67,7 +67,7 @@ class JsonLinesCodec(LineCodec[Mark]):
     def parse(self, line: bytes) -> tuple[Request, Mark]:
         try:
             usual = _read_usual(line)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return self.parse_any(line)
         if usual.command == "get" and usual.value is msgspec.UNSET:
             request, mark = [b"TYPED", b"GET", usual.key.encode()], _GOT

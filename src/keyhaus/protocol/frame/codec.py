@@ -177,7 +177,7 @@ class _Usual(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 def _usual_map(payload: bytes) -> tuple[Request, Mark] | None:
     try:
         given = _read_usual_map(payload)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     value = None if given.value is msgspec.UNSET else given.value
     usual = parse_usual(given.cmd, given.key, value)
