@@ -13,6 +13,7 @@ NO_ID: Final = "this is no transaction id: expected tx- and 26 letters and digit
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
 _PAIRS: Final = [one + other for one in _ALPHABET for other in _ALPHABET]
 _VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
+_PREFIX: Final = PREFIX.encode()
 _LETTERS: Final = 26
 SHOWN_LETTERS: Final = len(PREFIX) + _LETTERS
 """The length of an id as clients see it."""
@@ -37,7 +38,7 @@ def shown_id(number: bytes) -> str:
 
 def read_id(word: bytes) -> bytes | None:
     """The id that a word names; None where it has another form."""
-    if len(word) != SHOWN_LETTERS or not word.startswith(PREFIX.encode()):
+    if len(word) != SHOWN_LETTERS or not word.startswith(_PREFIX):
         return None
     value = 0
     for letter in word[len(PREFIX) :].decode("latin-1"):

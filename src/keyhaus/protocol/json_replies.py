@@ -18,7 +18,7 @@ _encode: Final = msgspec.json.Encoder().encode
 def to_json(value: Any) -> bytes:
     """What `jsonable` has made of a value, as JSON, spaced as json.dumps does it and as the seeds show it."""
     data = _encode(value)
-    return msgspec.json.format(data, indent=0) if isinstance(value, dict | list) else data
+    return msgspec.json.format(data, indent=0) if value.__class__ is dict or value.__class__ is list else data
 
 
 def stored_text(kind: bytes, data: bytes) -> bytes:

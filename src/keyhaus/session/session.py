@@ -50,8 +50,11 @@ def _find(args: list[bytes]) -> CommandSpec:
     """The command of a request, its arity checked. Raises UserError, or why the codec could make no sense of it."""
     if isinstance(args, Refused):
         raise args.error
-    if len(args) > 1 and (known := _KNOWN_WITHIN.get((args[0], args[1]))) is not None and known.accepts(len(args)):
-        return known
+    words = len(args)
+    if words > 1 and (known := _KNOWN_WITHIN.get((args[0], args[1]))) is not None:
+        arity = known.arity
+        if arity == words or (arity < 0 and words >= -arity):
+            return known
     spec = lookup.find(args)
     if not spec.subcommands and spec.handler is not None:
         if "|" in spec.name:

@@ -211,14 +211,13 @@ def _decoded(payload: bytes) -> Any:
 
 def _payload(reply: Any, mark: Mark) -> bytes:
     """Raises Error where the reply says that the request has failed."""
-    if isinstance(reply, Error):
-        answer: Any = _failure(reply, mark)
-    else:
-        answer = mark.shape(reply)
-        if mark.wrapped:
-            # By hand, since a value may be nested as deeply as values may be.
-            return _WRAPPED + objects.encode(answer) if mark.packed else _pickled({"result": answer})
-    return objects.encode(answer) if mark.packed else _pickled(answer)
+    failed = isinstance(reply, Error)
+    answer: Any = _failure(reply, mark) if failed else mark.shape(reply)
+    wraps = mark.wrapped and not failed
+    if not mark.packed:
+        return _pickled({"result": answer} if wraps else answer)
+    payload = _encode_text(answer) if answer.__class__ is str else objects.encode(answer)
+    return _WRAPPED + payload if wraps else payload  # by hand, since a value may be nested as deeply as values may be
 
 
 def _pickled(answer: Any) -> bytes:
@@ -227,6 +226,7 @@ def _pickled(answer: Any) -> bytes:
 
 _read_usual_map: Final = msgspec.msgpack.Decoder(_Usual).decode
 
+_encode_text: Final = msgspec.msgpack.Encoder().encode
 _WRAPPED: Final = b"\x81" + objects.encode("result")  # a map of one pair, the first half of it
 # What is said most often, as a pickle and as MessagePack.
 _SENTENCES: Final = {word: (_frame(_pickled(word)), _frame(objects.encode(word))) for word in ("OK",)}

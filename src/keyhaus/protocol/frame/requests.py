@@ -158,9 +158,10 @@ def _get(given: dict[Any, Any]) -> tuple[Request, Shape]:
 
 
 def _value(reply: Any) -> Any:
-    if not isinstance(reply, list):
+    if reply.__class__ is not list:
         return plain(reply)
-    return None if reply[0] is None else objects.unpack(reply[0][0].decode(), reply[0][1])
+    row = reply[0]
+    return None if row is None else objects.unpack(row[0].decode(), row[1])
 
 
 def _delete(given: dict[Any, Any]) -> tuple[Request, Shape]:
