@@ -17,6 +17,7 @@ from tests.support.processes import HOST
 from tests.support.programs import require_program
 
 SECONDS: Final = 120
+_PORTS: Final = ("resp", "text", "json", "auto")  # the last one recognises HTTP: that is no broken stream there
 # All that a page may send without asking first: simple requests with texts of its own, and forms.
 BODIES: Final = [
     "SET evil 1\r\nPUT evil 1\r\n",
@@ -67,7 +68,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(ports: dict[str, int]) -> Iterator[tuple[str, type[Site]]]:
-    numbers = [ports[name] for name in ("resp", "auto", "text", "json")]
+    numbers = [ports[name] for name in _PORTS]
     page = PAGE.replace("PORTS", json.dumps(numbers)).replace("BODIES", json.dumps(BODIES))
     handler = type("ThisSite", (Site,), {"page": page.encode(), "done": threading.Event(), "said": []})
     with http.server.ThreadingHTTPServer((HOST, 0), handler) as server:
@@ -78,9 +79,17 @@ def site(ports: dict[str, int]) -> Iterator[tuple[str, type[Site]]]:
         thread.join()
 
 
+def _refused(ports: dict[str, int]) -> int:
+    """How many streams were broken off."""
+    with Link(ports["resp"]) as link:
+        stats: bytes = link.ask(b"INFO", b"stats")
+    return int(dict(line.split(":", 1) for line in stats.decode().splitlines() if ":" in line)["protocol_errors"])
+
+
 def test_nothing_that_a_page_posts_is_run(site: tuple[str, type[Site]], ports: dict[str, int], tmp_path: Path) -> None:
     chromium = require_program("chromium")
     address, seen = site
+    before = _refused(ports)
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}"]
     with (tmp_path / "browser.log").open("wb") as log:
         browser = subprocess.Popen([chromium, *options, "--remote-debugging-port=0", address], stdout=log, stderr=log)
@@ -89,7 +98,8 @@ def test_nothing_that_a_page_posts_is_run(site: tuple[str, type[Site]], ports: d
     finally:
         browser.terminate()
         browser.wait(SECONDS)
-    assert len(seen.said) == 4 * len(BODIES) * 2
+    assert len(seen.said) == len(_PORTS) * len(BODIES) * 2
+    assert _refused(ports) - before == (len(_PORTS) - 1) * len(BODIES) * 2, "the posts did not arrive"
     with Link(ports["resp"]) as link:
         assert link.ask(b"EXISTS", b"evil") == 0
         assert link.ask(b"DBSIZE") == 0
