@@ -12,7 +12,7 @@ import typer
 from keyhaus.cli import report
 from keyhaus.cli.remote import Remote
 from keyhaus.core.disk import OsDisk
-from keyhaus.core.errors import NotFound, StorageError
+from keyhaus.core.errors import InUse, NotFound, StorageError
 from keyhaus.store.backup import form, offline
 from keyhaus.store.backup import restore as restoring
 from keyhaus.store.backup.online import DIRECTORY
@@ -65,8 +65,8 @@ def create(
             target = backup_dir or data_dir / DIRECTORY
             try:
                 made = offline.create(data_dir, target, keep, report.progress)
-            except StorageError as error:
-                if "another process" in error.message and str(data_dir.resolve()) in error.message:
+            except InUse as error:
+                if error.directory == data_dir.resolve():
                     raise StorageError(f"a server has {data_dir} open: say where it answers, with --url") from None
                 raise
         report.clear()
