@@ -161,7 +161,7 @@ def _page(door: Door, start: bytes, high: bytes, number: int, options: list[str]
     try:
         return door.ask("TYPED", "RANGE", start, high, "DB", str(number), *options)
     except Error as error:
-        if databases.code_of(error) not in _ENDED:
+        if error.code not in _ENDED:
             raise
         raise SnapshotTooOld(
             f"the export has ended after {meter.rows:,} rows, since the server keeps a moment for so long only: "

@@ -197,7 +197,7 @@ class Import:
         try:
             there = self._load(batch) if self.door is not None else []
         except Error as error:
-            if databases.code_of(error) not in _OF_ROWS:
+            if error.code not in _OF_ROWS:
                 raise
             if len(batch) == 1:
                 self._refuse(f"line {batch[0][0]}: key {_shown(batch[0][1].key)}: {error.message}")
