@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from keyhaus.core.errors import InUse
 
@@ -219,11 +219,7 @@ class OsDisk:
         (self.root / name).mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def sync_directory(self, name: str) -> None:
-        descriptor = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_directory(self.root / name)
 
     def block_bytes(self) -> int:
         device = os.stat(self.root).st_dev
@@ -242,3 +238,27 @@ class OsDisk:
     def lock_to_read(self) -> OsReadLock:
         """Keeps writers out for as long as it is read; raises InUse where there is one."""
         return OsReadLock(self.root)
+
+
+def replace_file(partial: IO[bytes], path: Path) -> None:
+    """Gives a file that is written its final name, for good: a crash leaves it, or what had the name before.
+
+    Args:
+        partial: The file, open, in the directory of `path`, under another name.
+        path: Its final name.
+
+    Raises:
+        OSError: It has its old name still, or its new one, and may be lost by a crash.
+    """
+    partial.flush()
+    os.fsync(partial.fileno())
+    os.replace(partial.name, path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
