@@ -522,7 +522,7 @@ class Transaction:
         if len(key) > limits.KEY_BYTES_MAX:
             raise LimitExceeded("max-key-bytes", len(key), limits.KEY_BYTES_MAX)
         if key >= PLAIN_END and not typed:
-            raise UserError("keys that begin with 16 bytes 0xFF are typed keys, which TYPED PUT alone puts")
+            raise UserError("keys that begin with 16 bytes 0xFF are kept for typed keys")
         self.operations.append((PUT, self.database, key, value, expires, flags | EXPIRES if expires else flags))
 
     def delete(self, key: bytes) -> None:
