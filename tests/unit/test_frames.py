@@ -238,7 +238,9 @@ def test_a_reply_that_is_too_large_is_an_error() -> None:
     assert read(codec.encode([[b"TEXT", b"x" * 200]])) == {"error": "LIMIT_EXCEEDED"}
 
 
-TEXTS = st.text(max_size=300) | st.sampled_from(["", "\0", "\x94u.", "é" * 127, "é" * 128, "a" * 255, "a" * 256, "\ud800"])
+TEXTS = st.text(max_size=300) | st.sampled_from(
+    ["", "\0", "\x94u.", "é" * 127, "é" * 128, "a" * 255, "a" * 256, "\ud800"]
+)
 
 
 @given(key=TEXTS, value=TEXTS, command=st.sampled_from(["GET", "SET", "DEL"]), with_value=st.booleans())

@@ -9,7 +9,7 @@ plain data, are built here; nothing is ever looked up or imported by a name.
 The opcodes are those of `pickletools` in Python's library, which describes each. Numbers in text are read in the form
 in which picklers write them, and no other. Strings of Python 2 have to be ASCII, as `pickle.loads` wants them too.
 
-Invariants: it gives a value of the types above, or raises UnsafePickle, BadPayload or LimitExceeded, whatever the bytes.
+Invariants: whatever the bytes, it gives a value of the types above, or raises UnsafePickle, BadPayload, LimitExceeded.
 What it gives, `pickle.loads` would give as well, but for bytearrays. Memory and time are linear in the bytes, and so
 are those of a walk through the value: `plain_data.py` counts what a few bytes can stand for.
 """
