@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from keyhaus.cli.shell.dialogue import Dialogue
-from keyhaus.cli.shell.link import DEFAULT_TARGET, parse_target
 from keyhaus.cli.shell.runner import Runner
 from keyhaus.cli.shell.view import View
+from keyhaus.cli.target import DEFAULT_TARGET, parse_target
 
 PICTURE: Final = Path(__file__).resolve().parents[1] / "docs" / "assets" / "shell.svg"
 SESSION: Final = (

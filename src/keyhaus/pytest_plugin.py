@@ -10,10 +10,9 @@ It is loaded by pytest where keyhaus is installed, and imports nothing of keyhau
 from __future__ import annotations
 
 import contextlib
-import select
 import subprocess
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 30.0
 LOG_LINES: Final = 20  # of a server that does not start
 _ENGINES: Final = ("memory", "rocksdb")
 _DURABILITIES: Final = ("always", "everysec", "none")
@@ -58,21 +56,14 @@ class KeyhausServer:
     def __init__(self, directory: Path, engine: str, durability: str, options: list[str]) -> None:
         self.host, self.engine, self.durability = HOST, engine, durability
         self.log = directory / "log"
+        self._child = import_module("keyhaus.cli.child")
         words = ["--engine", engine, "--durability", durability, "--data-dir", str(directory / "data")]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "keyhaus", "serve", "--listen", f"auto://{HOST}:0", *words, *options],
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
+            self.process: subprocess.Popen[str] = self._child.serve(
+                "--listen", f"auto://{HOST}:0", *words, *options, directory=directory, log=log
             )
-        output = self.process.stdout
-        assert output is not None
-        # It says ready, or it ends: then the line is empty.
-        line = output.readline() if select.select([output], [], [], START_SECONDS)[0] else ""
-        if not line.startswith("ready "):
+        line = self._child.ready_line(self.process, START_SECONDS)
+        if not line:
             self.stop()
             last = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
             raise pytest.UsageError("\n".join(["keyhaus serve has not started:", *last]))
@@ -90,14 +81,7 @@ class KeyhausServer:
 
     def stop(self) -> None:
         """Ends it, by force where that takes too long."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(STOP_SECONDS)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self._child.end(self.process)
 
 
 class _Servers:

@@ -266,9 +266,24 @@ def test_what_the_server_refuses_is_named(serve: Serve, tmp_path: Path) -> None:
     url = ("--url", f"redis://{HOST}:{running.port}")
     (tmp_path / "in.json").write_text(json.dumps({"a": "x", "large": "x" * 2000, "b": "x"}, indent=1))
     said = failed("import", "in.json", *url, directory=tmp_path)
-    assert said.startswith("line 3: key 'large': TXTOOLARGE ") and said.endswith("; 1 rows before it were imported")
+    assert said.startswith("line 3: key 'large': the write has ") and said.endswith("; 1 rows before it were imported")
     run = command("import", "in.json", *url, "--keep-going", directory=tmp_path)
     assert (run.exit_code, run.stdout) == (1, "2 rows imported, 4 bytes, 1 refused\n")
+
+
+@pytest.mark.parametrize("of_a_server", [True, False])
+def test_a_refused_row_is_passed_over_wherever_rows_go(
+    client: redis.Redis, url: tuple[str, str], tmp_path: Path, of_a_server: bool
+) -> None:
+    where = url if of_a_server else ("--data-dir", "data")
+    rows = [{"key": "a", "value": "1"}, {"database": 99, "key": "b", "value": "2"}, {"key": "c", "value": "3"}]
+    (tmp_path / "in.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problem = "line 2: key 'b': DB index is out of range"
+    said = failed("import", "in.ndjson", *where, directory=tmp_path)
+    assert said == f"{problem}; 1 rows before it were imported"
+    run = command("import", "in.ndjson", *where, "--keep-going", directory=tmp_path)
+    assert (run.exit_code, run.stdout) == (1, "2 rows imported, 4 bytes, 1 refused\n")
+    assert run.stderr == f"keyhaus: {problem}\n"
 
 
 def test_where_there_is_nothing_to_read(client: redis.Redis, serve: Serve, tmp_path: Path) -> None:

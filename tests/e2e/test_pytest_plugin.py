@@ -74,7 +74,7 @@ def test_engine_and_durability_are_chosen(run: pytest.Pytester) -> None:
 
         def test_of_the_ini_file(keyhaus_client, keyhaus_server):
             assert (fact(keyhaus_client, "engine"), keyhaus_server.durability) == ("memory", "everysec")
-            assert keyhaus_client.execute("CONFIG", "GET", "timeout")[1] == b"77"
+            assert keyhaus_client.execute("CONFIG", "GET", "timeout") == {b"timeout": b"77"}
 
         @pytest.mark.keyhaus(engine="rocksdb", durability="none")
         def test_of_the_marker(keyhaus_client, keyhaus_server):

@@ -365,9 +365,13 @@ SCENARIOS: dict[str, list[tuple[str, Any]]] = {
         ("RANGE '' '' REV LIMIT 2 KEYS", [b"b\0", [b"d", b"c"]]),
         ("RANGE '' '' LIMIT 1 KEYS MATCH [bd]", [b"d", [b"b"]]),
         ("RANGE '' '' REV LIMIT 1 KEYS MATCH [bd]", [b"b\0", [b"d"]]),
-        ("RANGE '' '' LIMIT 0", _SYNTAX),
-        ("RANGE '' '' LIMIT", _SYNTAX),
-        ("RANGE '' '' LIMIT x", _NO_INTEGER),
+        ("RANGE '' '' LIMIT 0", Refused("syntax error: LIMIT '0' is none: expected a number from 1")),
+        ("RANGE '' '' limit", Refused("syntax error: 'limit' is the last word: expected LIMIT count")),
+        ("RANGE '' '' LIMIT x", Refused("syntax error: LIMIT 'x' is none: expected a number from 1")),
+        (
+            "RANGE '' '' ALL",
+            Refused("syntax error: 'ALL' is no option of RANGE: expected REV, LIMIT count, KEYS or MATCH pattern"),
+        ),
     ],
     "DELRANGE": [
         ("MSET a 1 b 2 c 3 d 4", OK),

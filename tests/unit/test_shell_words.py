@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from keyhaus.cli.shell.aliases import translated
 from keyhaus.cli.shell.history import ENTRY_BYTES_MAX, FILE_BYTES_MAX, ShellHistory, default_path, has_secret
-from keyhaus.cli.shell.link import Target, parse_target
 from keyhaus.cli.shell.quoting import commands, escaped, fragment, paragraphs, quote_after, quoted, shown, split
+from keyhaus.cli.target import Target, parse_target
 from keyhaus.core.errors import Syntax
 
 

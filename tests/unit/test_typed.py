@@ -138,6 +138,35 @@ def test_words_that_a_whole_range_does_not_take(client: Caller, words: str) -> N
     assert client("TYPED", "RANGE", "", "", "ALL", "REV", "LIMIT", 1, "DB", 3, "EXPIRES") == [None, []]
 
 
+@pytest.mark.parametrize("whole", [[], ["ALL"]])
+def test_the_last_of_an_option_that_is_there_twice_counts(client: Caller, whole: list[str]) -> None:
+    client("MSET", "a", "1", "b", "2", "c", "3")
+    following, rows = client("TYPED", "RANGE", "", "", "LIMIT", 1, "DB", 3, "LIMIT", 2, "DB", 0, *whole)
+    assert (following, rows[::3]) == (b"c", [b"a", b"b"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("PUT a LIST x", "key 'a': kind 'LIST' is none: expected TEXT, BYTES or OBJECT"),
+        ("LOAD 0 MERGE a TEXT x -1", "mode 'MERGE' is none: expected OVERWRITE, SKIP or FAIL, for keys that are there"),
+        (
+            "LOAD 0 SKIP a TEXT x soon",
+            "key 'a': expiry 'soon' is none: expected milliseconds since 1970, or -1 (never)",
+        ),
+        (
+            "RANGE a b KEYS",
+            "syntax error: 'KEYS' is no option of TYPED RANGE: expected REV, LIMIT count, MATCH pattern or ALL, DB db, "
+            "or EXPIRES",
+        ),
+        ("RANGE a b MATCH x* ALL", "syntax error: MATCH 'x*' with ALL: expected one of them"),
+        ("RANGE a b DB", "syntax error: 'DB' is the last word: expected DB db"),
+    ],
+)
+def test_an_error_names_what_was_given_and_what_was_expected(client: Caller, words: str, message: str) -> None:
+    assert client.raises("SYNTAX", "TYPED", *words.split()).message == message
+
+
 def test_a_range_of_any_database_tells_expiries(client: Caller) -> None:
     client("SELECT", 3)
     client("SET", "a", "x", "PXAT", 9_999_999_999_999)
@@ -197,7 +226,7 @@ def test_keys_that_are_there_are_told_skipped_or_stop_all(client: Caller) -> Non
         ("SYNTAX", "0 MERGE before TEXT x -1 a TEXT x -1"),
         ("ERR", "16 OVERWRITE before TEXT x -1 a TEXT x -1"),
         ("ERR", "0 OVERWRITE before TEXT x -1 a OBJECT \xc1 -1"),
-        ("ERR", "0 OVERWRITE before TEXT x -1 a TEXT x 0"),
+        ("SYNTAX", "0 OVERWRITE before TEXT x -1 a TEXT x 0"),
         ("SYNTAX", "0 OVERWRITE before TEXT x -1 a TEXT x soon"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from keyhaus.cli import report
-from keyhaus.cli.remote import Remote
+from keyhaus.cli.database import SERVER, connected
 from keyhaus.core.disk import OsDisk
-from keyhaus.core.errors import NotFound, StorageError
+from keyhaus.core.errors import InUse, NotFound, StorageError
 from keyhaus.store.backup import form, offline
 from keyhaus.store.backup import restore as restoring
 from keyhaus.store.backup.online import DIRECTORY
@@ -39,9 +40,7 @@ def create(
             metavar="[BACKUP_DIR]",
         ),
     ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="A running server, which does the work: redis://[:PASSWORD@]HOST[:PORT].")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help=f"A running server, which does the work: {SERVER}.")] = None,
     data_dir: Annotated[Path, typer.Option(help="A database that no server has open.")] = Path("data"),
     keep: Annotated[
         int, typer.Option(help="How many backups stay; 0 for all. A server goes by its setting backup-keep.", min=0)
@@ -65,8 +64,8 @@ def create(
             target = backup_dir or data_dir / DIRECTORY
             try:
                 made = offline.create(data_dir, target, keep, report.progress)
-            except StorageError as error:
-                if "another process" in error.message and str(data_dir.resolve()) in error.message:
+            except InUse as error:
+                if error.directory == data_dir.resolve():
                     raise StorageError(f"a server has {data_dir} open: say where it answers, with --url") from None
                 raise
         report.clear()
@@ -82,8 +81,7 @@ def create(
 
 
 def _remote(url: str, directory: Path | None) -> dict[str, Any]:
-    remote = Remote(url)
-    try:
+    with contextlib.closing(connected(url)) as remote:
         words = ["BACKUP", "CREATE", *([str(directory)] if directory is not None else [])]
         made = remote.table("BACKUP", "STATUS")["made"]
         remote.ask(*words)
@@ -92,8 +90,6 @@ def _remote(url: str, directory: Path | None) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
         if status["made"] == made:
             raise StorageError(f"the backup has failed: {status['last-error'].decode()}")
-    finally:
-        remote.close()
     names = ("number", "to_seqno", "bytes", "added_bytes")
     return {name: status["last-" + name.replace("_", "-")] for name in names}
 

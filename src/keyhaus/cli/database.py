@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol
 
 import typer
 
-from keyhaus.cli.remote import Refused, Remote
-from keyhaus.core.errors import Error, NotFound, StorageError
+from keyhaus.core.errors import InUse, NotFound, StorageError
 from keyhaus.core.settings import INT_MAX, TABLE
 from keyhaus.embedded.database import Database, open_database
 from keyhaus.journal import manifest as manifests
 from keyhaus.store.base import BASE
 
-Url = Annotated[str | None, typer.Option(help="A running server: redis://[[USER]:PASSWORD@]HOST[:PORT].")]
+if TYPE_CHECKING:
+    from keyhaus.cli.remote import Remote
+
+SERVER: Final = "keyhaus://HOST[:PORT] (19272), or redis://[[USER]:PASSWORD@]HOST[:PORT] (6379)"
+Url = Annotated[str | None, typer.Option(help=f"A running server: {SERVER}.")]
 DataDir = Annotated[Path, typer.Option(help="A database that no server has open.")]
 _DATABASES_MAX: Final = TABLE["databases"].most
 
@@ -25,7 +29,7 @@ class Door(Protocol):
     """Whatever takes commands."""
 
     def ask(self, *words: str | bytes) -> Any:
-        """The reply. Raises Error where it is an error, OSError where the connection is lost."""
+        """The reply. Raises Error where it is an error, or the connection is lost."""
         ...
 
 
@@ -40,18 +44,25 @@ class Embedded:
         return self._database.execute(*encoded)
 
 
+def connected(url: str) -> Remote:
+    """The server of a URL. Raises ValueError, and Error where nobody answers there or the password is wrong."""
+    # It needs redis-py, which no server should have to import.
+    remote: Remote = import_module("keyhaus.cli.remote").Remote(url)
+    return remote
+
+
 @contextlib.contextmanager
 def opened(url: str | None, data_dir: Path, *, to_read: bool) -> Iterator[Door]:
     """The server of a URL, or the database of a directory, which only a writer makes where there is none.
 
     Raises:
         ValueError: The URL is none.
-        OSError: Nobody answers there.
+        Error: Nobody answers there, or the password is wrong.
         NotFound: There is no database to read.
         StorageError: The database can't be opened.
     """
     if url is not None:
-        with contextlib.closing(Remote(url)) as remote:
+        with contextlib.closing(connected(url)) as remote:
             yield remote
         return
     if to_read and not (data_dir / manifests.NAME).exists() and not (data_dir / BASE / "CURRENT").exists():
@@ -67,20 +78,10 @@ def opened(url: str | None, data_dir: Path, *, to_read: bool) -> Iterator[Door]:
     }
     try:
         database = open_database(data_dir, **patient if to_read else {})
-    except StorageError as error:
-        if "is in use by" in error.message:
-            raise StorageError(f"a server has {data_dir} open: say where it answers, with --url") from None
-        raise
+    except InUse:
+        raise StorageError(f"a server has {data_dir} open: say where it answers, with --url") from None
     with database:
         yield Embedded(database)
-
-
-def code_of(error: Error) -> str:
-    """The code of an error, also of one that a server has answered."""
-    if isinstance(error, Refused):
-        word = error.message.partition(" ")[0]
-        return word if word.isupper() else "ERR"
-    return error.code
 
 
 def databases(door: Door) -> int:

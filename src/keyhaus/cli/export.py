@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,6 +18,7 @@ from keyhaus.cli import report
 from keyhaus.cli.database import DataDir, Door, Url
 from keyhaus.cli.meter import Meter
 from keyhaus.core.access.words import prefix_end
+from keyhaus.core.disk import replace_file
 from keyhaus.core.errors import Error, SnapshotTooOld
 from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.limits import MIB
@@ -161,7 +162,7 @@ def _page(door: Door, start: bytes, high: bytes, number: int, options: list[str]
     try:
         return door.ask("TYPED", "RANGE", start, high, "DB", str(number), *options)
     except Error as error:
-        if databases.code_of(error) not in _ENDED:
+        if error.code not in _ENDED:
             raise
         raise SnapshotTooOld(
             f"the export has ended after {meter.rows:,} rows, since the server keeps a moment for so long only: "
@@ -187,18 +188,7 @@ def destination(output: str) -> Iterator[Callable[[bytes], object]]:
     with partial.open("xb") as file:
         try:
             yield file.write
-            _complete(file, path)
+            replace_file(file, path)
         except BaseException:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
             raise
-
-
-def _complete(file: BinaryIO, path: Path) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    Path(file.name).replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

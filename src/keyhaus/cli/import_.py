@@ -21,7 +21,7 @@ from keyhaus.cli.database import DataDir, Door, Url
 from keyhaus.cli.export import Format, FormatOption, Json, format_of
 from keyhaus.cli.meter import Meter
 from keyhaus.commands import glob
-from keyhaus.core.errors import Error, UserError
+from keyhaus.core.errors import Error, UserError, quoted
 from keyhaus.core.limits import MIB
 from keyhaus.protocol.files import document, lines, table
 from keyhaus.protocol.files.row import BrokenFile, Read, Row
@@ -197,10 +197,10 @@ class Import:
         try:
             there = self._load(batch) if self.door is not None else []
         except Error as error:
-            if databases.code_of(error) not in _OF_ROWS:
+            if error.code not in _OF_ROWS:
                 raise
             if len(batch) == 1:
-                self._refuse(f"line {batch[0][0]}: key {_shown(batch[0][1].key)}: {error.message}")
+                self._refuse(f"line {batch[0][0]}: key {quoted(batch[0][1].key)}: {error.message}")
                 return
             # One of them is refused, or all together are too much: the halves tell.
             self._put(batch[: len(batch) // 2])
@@ -210,7 +210,7 @@ class Import:
             line = next(line for line, row in reversed(batch) if row.key == there[0])
             more = f", and {len(there) - 1:,} more of its batch" if len(there) > 1 else ""
             raise Stopped(
-                f"line {line}: the key {_shown(there[0])} is there already{more}; nothing of its batch was put"
+                f"line {line}: the key {quoted(there[0])} is there already{more}; nothing of its batch was put"
             )
         self.skipped += len(there)
         self.meter.rows += len(batch) - len(there)
@@ -230,11 +230,6 @@ class Import:
         reason = error.message if isinstance(error, Error) else str(error)
         done = "could be imported" if dry_run else "were imported"
         return Stopped(f"{reason}; {self.meter.rows:,} rows before it {done}")
-
-
-def _shown(key: bytes) -> str:
-    text = repr(key)[1:]
-    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 # the file

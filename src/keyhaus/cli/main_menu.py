@@ -1,7 +1,6 @@
 """What `keyhaus menu` does: a server as a child process, and a client of the text dialect, chosen by number.
 
-Invariant: the server that was started ends with the menu, however that ends: by its own process id, gently, and by
-force only where that takes too long.
+Invariant: the server that was started ends with the menu, however that ends.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from keyhaus.cli import child
 from keyhaus.cli.shell.documents import document
 from keyhaus.cli.shell.quoting import escaped
+from keyhaus.cli.target import Target
 from keyhaus.client.text import Client
 
 MENU: Final = """
@@ -27,7 +28,6 @@ Main Menu:
 1. Start Server
 2. Connect Client
 3. Exit"""
-STOP_SECONDS: Final = 15.0  # more than a server takes to deliver its last replies
 _READY: Final = re.compile(r"ready .*\btext://(\S+):(\d+)")
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 _LEAVE: Final = ("", "exit", "quit")
@@ -81,21 +81,15 @@ class MainMenu:
     def start(self) -> None:
         """Starts a server, unless the one that was started still runs, and waits until it is ready."""
         if self._server is not None and self._server.poll() is None:
-            print(f"The server runs already, at {_shown(self._place)}.")
+            print(f"The server runs already, at {Target(*self._place)}.")
             return
         self.stop()
         host = f"[{self._host}]" if ":" in self._host else self._host
         options = ("--listen", f"text://{host}:{self._port}", "--data-dir", str(self._directory))
         with self.lock:
-            server = self._server = subprocess.Popen(
-                [sys.executable, "-m", "keyhaus", "serve", *options, "--log-level", "warning"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                text=True,
-                process_group=0,  # Ctrl-C is for the menu
-            )
-        assert server.stdout is not None
-        line = server.stdout.readline().strip()
+            # Ctrl-C is for the menu.
+            server = self._server = child.serve(*options, "--log-level", "warning", process_group=0)
+        line = child.ready_line(server)
         ready = _READY.match(line)
         if ready is None:
             status = server.wait()
@@ -113,7 +107,7 @@ class MainMenu:
             return
         try:
             with Client(host, int(port)) as client:
-                print(f"Connected to {_shown((host, int(port)))}. An empty line or exit leads back to the menu.")
+                print(f"Connected to {Target(host, int(port))}. An empty line or exit leads back to the menu.")
                 _talk(client)
         except ConnectionError as error:
             print(f"{escaped(str(error))}.")
@@ -122,18 +116,8 @@ class MainMenu:
         """Ends the server that was started, if there is one."""
         with self.lock:
             server, self._server = self._server, None
-            if server is None:
-                return
-            if server.poll() is None:
-                server.send_signal(signal.SIGTERM)
-                try:
-                    server.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
+            if server is not None and child.end(server):
                 print("The server was stopped.")
-            if server.stdout is not None:
-                server.stdout.close()
 
 
 def _talk(client: Client) -> None:
@@ -150,11 +134,6 @@ def _talk(client: Client) -> None:
             print(document(client.send_command(line)))
         except ValueError as error:
             print(f"{escaped(str(error))}.")
-
-
-def _shown(place: tuple[str, int]) -> str:
-    host, port = place
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextlib.contextmanager

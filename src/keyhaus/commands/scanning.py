@@ -7,6 +7,7 @@ in order of their bytes and resumes at a key, so a key that is there from beginn
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from keyhaus.commands import glob
@@ -14,7 +15,7 @@ from keyhaus.commands.keys import type_name
 from keyhaus.commands.spec import Flag, command, integer, option
 from keyhaus.commands.values import shown
 from keyhaus.core.context import Context
-from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError
+from keyhaus.core.errors import Syntax, TransactionTooLarge, UserError, quoted
 from keyhaus.core.keys import PLAIN_END
 from keyhaus.core.limits import PAGE_BYTES_MAX, SCAN_COUNT_MAX
 from keyhaus.store import record as rec
@@ -108,13 +109,53 @@ def _scan_options(args: list[bytes]) -> _ScanOptions:
 # RANGE, DELRANGE
 
 
-class RangeOptions(NamedTuple):
-    """What RANGE was asked for."""
+@dataclass(slots=True)
+class RangeOptions:
+    """What RANGE was asked for.
 
-    reverse: bool
-    limit: int
-    keys_only: bool
-    pattern: bytes | None
+    Attributes:
+        reverse: Whether it walks from the end.
+        limit: How many keys at the most, be it more than a page has; None where nobody said.
+        keys_only: Whether it leaves the values out.
+        pattern: What keys have to match; None for all.
+    """
+
+    reverse: bool = False
+    limit: int | None = None
+    keys_only: bool = False
+    pattern: bytes | None = None
+
+    def take(self, args: list[bytes], place: int) -> int:
+        """Takes the option at a place; how many words it has, 0 where it is none of RANGE's. Raises Syntax."""
+        word = option(args[place])
+        if word == b"REV":
+            self.reverse = True
+        elif word == b"KEYS":
+            self.keys_only = True
+        elif word == b"MATCH":
+            self.pattern = argument(args, place, "MATCH pattern")
+            return 2
+        elif word == b"LIMIT":
+            self.limit = _limit(argument(args, place, "LIMIT count"))
+            return 2
+        else:
+            return 0
+        return 1
+
+
+def argument(args: list[bytes], place: int, form: str) -> bytes:
+    """The word behind an option at a place. Raises Syntax where there is none."""
+    if place + 1 == len(args):
+        raise Syntax(f"syntax error: {quoted(args[place])} is the last word: expected {form}")
+    return args[place + 1]
+
+
+def _limit(word: bytes) -> int:
+    problem = f"syntax error: LIMIT {quoted(word)} is none: expected a number from 1"
+    limit = integer(word, problem)
+    if limit < 1:
+        raise Syntax(problem)
+    return limit
 
 
 @command(
@@ -128,7 +169,16 @@ class RangeOptions(NamedTuple):
     complexity="O(log n + m), n the number of keys and m of those looked at, at most 10,000",
 )
 async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
-    options = range_options(args)
+    options = RangeOptions()
+    place = 3
+    while place < len(args):
+        step = options.take(args, place)
+        if not step:
+            raise Syntax(
+                f"syntax error: {quoted(args[place])} is no option of RANGE: expected REV, LIMIT count, KEYS or MATCH "
+                "pattern"
+            )
+        place += step
     await tx.order()
     rows, following = bounded_page(tx, args[1], plain_end(args[2]), options)
     if options.keys_only:
@@ -160,56 +210,28 @@ def _page(
 ) -> tuple[list[tuple[bytes, Record]], bytes | None]:
     """The rows of one page, and where the next one goes on."""
     matches = _matcher(options.pattern)
+    limit = SCAN_COUNT_MAX if options.limit is None else min(options.limit, SCAN_COUNT_MAX)
     rows: list[tuple[bytes, Record]] = []
     looked_at = 0
     while True:
         step = SCAN_COUNT_MAX - looked_at
         if matches is None:
-            step = min(step, options.limit - len(rows))
+            step = min(step, limit - len(rows))
         part, following = tx.page(start, end, step, reverse=options.reverse, heads=options.keys_only)
         looked_at += step
         for key, record in part:
             if matches is None or matches(key):
-                if len(rows) == options.limit:
+                if len(rows) == limit:
                     return rows, key + b"\0" if options.reverse else key
                 rows.append((key, record))
         # What had expired was looked at and left out: without it the page would be short of its limit.
-        ends = tx.cut is not None or len(rows) == options.limit or looked_at >= SCAN_COUNT_MAX
+        ends = tx.cut is not None or len(rows) == limit or looked_at >= SCAN_COUNT_MAX
         if following is None or tx.needs or ends:
             return rows, following
         if options.reverse:
             end = following
         else:
             start = following
-
-
-def range_options(args: list[bytes]) -> RangeOptions:
-    """What RANGE's words say. Raises Syntax."""
-    options = RangeOptions(False, SCAN_COUNT_MAX, False, None)
-    place = 3
-    while place < len(args):
-        word = option(args[place])
-        if word == b"REV":
-            options = options._replace(reverse=True)
-        elif word == b"KEYS":
-            options = options._replace(keys_only=True)
-        elif word in (b"LIMIT", b"MATCH") and place + 1 < len(args):
-            place += 1
-            if word == b"MATCH":
-                options = options._replace(pattern=args[place])
-            else:
-                options = options._replace(limit=_limit(args[place]))
-        else:
-            raise Syntax
-        place += 1
-    return options
-
-
-def _limit(word: bytes) -> int:
-    limit = integer(word)
-    if limit < 1:
-        raise Syntax
-    return min(limit, SCAN_COUNT_MAX)
 
 
 @command(

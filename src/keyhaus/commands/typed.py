@@ -12,20 +12,20 @@ RANGE with EXPIRES tells all that there is of a row, LOAD puts it back: exports 
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 from keyhaus.commands.help import add_help
 from keyhaus.commands.keys import database_number, in_database
-from keyhaus.commands.scanning import bounded_page, plain_end, range_options
+from keyhaus.commands.scanning import RangeOptions, argument, bounded_page, plain_end
 from keyhaus.commands.spec import Flag, Keys, command, container, integer, option
 from keyhaus.commands.values import MILLISECOND, SECOND, check_reply_bytes, deadline
 from keyhaus.core import objects
 from keyhaus.core.context import Context
-from keyhaus.core.errors import Syntax, UserError
-from keyhaus.core.keys import PLAIN_END, unpack_key
+from keyhaus.core.errors import Syntax, quoted
+from keyhaus.core.keys import PLAIN_END, check_key
 from keyhaus.core.reply import OK
 from keyhaus.store import record as rec
-from keyhaus.store.record import Record
 from keyhaus.store.transaction import Transaction
 from keyhaus.store.whole_range import whole_range
 
@@ -33,7 +33,6 @@ GROUP: Final = "generic"
 SINCE: Final = "keyhaus 0.1"
 NEVER: Final = -1  # in place of an expiry, as PEXPIRETIME has it
 _UNITS: Final = {b"EX": SECOND, b"PX": MILLISECOND}
-_FLAGS: Final = {b"TEXT": 0, b"BYTES": rec.BYTES, b"OBJECT": rec.OBJECT}
 
 container("TYPED", Flag(0), summary="Puts and reads values with their kinds.", since=SINCE, group=GROUP)
 add_help("TYPED", group=GROUP, since=SINCE)
@@ -65,13 +64,12 @@ async def put(tx: Transaction, args: list[bytes], context: Context) -> Any:
 
 def _checked_flags(key: bytes, kind: bytes, value: bytes) -> int:
     """The flags of a record of a kind. Raises Syntax, and UserError for a key or an object that nobody could read."""
-    flags = _FLAGS.get(option(kind))
+    flags = rec.FLAGS_OF_KIND.get(option(kind))
     if flags is None:
-        raise Syntax("syntax error: a kind is TEXT, BYTES or OBJECT")
+        raise Syntax(f"key {quoted(key)}: kind {quoted(kind)} is none: expected TEXT, BYTES or OBJECT")
     if flags == rec.OBJECT:
         objects.decode(value)
-    if key >= PLAIN_END:
-        unpack_key(key)
+    check_key(key)
     return flags
 
 
@@ -93,13 +91,13 @@ async def load(tx: Transaction, args: list[bytes], context: Context) -> Any:
         raise Syntax("syntax error: expected TYPED LOAD db mode key kind value expires [key kind value expires ...]")
     database, mode = database_number(tx, args[2]), option(args[3])
     if mode not in (b"OVERWRITE", b"SKIP", b"FAIL"):
-        raise Syntax("syntax error: what happens to a key that is there is OVERWRITE, SKIP or FAIL")
+        raise Syntax(f"mode {quoted(args[3])} is none: expected OVERWRITE, SKIP or FAIL, for keys that are there")
     there: list[bytes] = []
     rows: list[tuple[bytes, bytes, int, int]] = []
     with in_database(tx, database):
         named: set[bytes] = set()
         for key, kind, value, expires in zip(args[4::4], args[5::4], args[6::4], args[7::4], strict=True):
-            row = key, value, _expiry(expires), _checked_flags(key, kind, value)
+            row = key, value, _expiry(key, expires), _checked_flags(key, kind, value)
             if mode != b"OVERWRITE" and (key in named or tx.get(key) is not None):
                 there.append(key)
             else:
@@ -111,13 +109,18 @@ async def load(tx: Transaction, args: list[bytes], context: Context) -> Any:
     return there
 
 
-def _expiry(word: bytes) -> int:
-    """When a row expires, as a record has it. Raises UserError."""
-    expires = integer(word)
+def _expiry(key: bytes, word: bytes) -> int:
+    """When a row expires, as a record has it. Raises Syntax."""
+    try:
+        expires = integer(word)
+    except Syntax:
+        expires = 0
     if expires == NEVER:
         return 0
     if expires <= 0:
-        raise UserError("an expiry is in milliseconds since 1970, or -1 for never")
+        raise Syntax(
+            f"key {quoted(key)}: expiry {quoted(word)} is none: expected milliseconds since 1970, or -1 (never)"
+        )
     return expires
 
 
@@ -135,10 +138,10 @@ def _expiry(word: bytes) -> int:
 async def get(tx: Transaction, args: list[bytes], context: Context) -> Any:
     if len(args) == 3:
         record = tx.get(args[2])
-        return [None if record is None else [_kind(record), rec.value_of(record)]]
+        return [None if record is None else [rec.kind_of(record), rec.value_of(record)]]
     records = [tx.get(key) for key in args[2:]]
     check_reply_bytes(tx, sum([len(record) for record in records if record is not None]))
-    return [None if record is None else [_kind(record), rec.value_of(record)] for record in records]
+    return [None if record is None else [rec.kind_of(record), rec.value_of(record)] for record in records]
 
 
 @command(
@@ -154,13 +157,19 @@ async def keys(tx: Transaction, args: list[bytes], context: Context) -> Any:
     return await tx.keys(None, tx.store.settings.integer("max-reply-bytes"), typed=True)
 
 
-class _Options(NamedTuple):
-    """What TYPED RANGE was asked for beside RANGE's words."""
+@dataclass(slots=True)
+class _Options(RangeOptions):
+    """What TYPED RANGE was asked for: RANGE's options, and its own.
 
-    words: list[bytes]
-    database: int
-    expires: bool
-    whole: bool
+    Attributes:
+        database: Which one it is about.
+        expires: Whether it tells expiries.
+        whole: Whether it is the whole range.
+    """
+
+    database: int = 0
+    expires: bool = False
+    whole: bool = False
 
 
 @command(
@@ -179,53 +188,41 @@ async def range_(tx: Transaction, args: list[bytes], context: Context) -> Any:
     start, end = args[2], args[3] or None
     if start < PLAIN_END:
         end = plain_end(args[3])  # else they are typed keys, to whoever asks for them
-    own = _own_options(tx, args)
-    options = range_options(own.words)
-    if options.keys_only or (own.whole and options.pattern is not None):
-        raise Syntax
-    with in_database(tx, own.database):
-        if own.whole:
+    options = _range_options(tx, args)
+    with in_database(tx, options.database):
+        if options.whole:
             most = tx.store.settings.integer("max-reply-bytes")
-            limit = _whole_limit(own.words)
-            rows, following = await whole_range(tx, start, end, limit=limit, most=most, reverse=options.reverse)
+            rows, following = await whole_range(tx, start, end, limit=options.limit, most=most, reverse=options.reverse)
         else:
             await tx.order()
             rows, following = bounded_page(tx, start, end, options)
     shown: list[bytes | int] = []
     for key, record in rows:
-        shown += (key, _kind(record), rec.value_of(record))
-        if own.expires:
+        shown += (key, rec.kind_of(record), rec.value_of(record))
+        if options.expires:
             shown.append(rec.expires_of(record) or NEVER)
     return [following, shown]
 
 
-def _own_options(tx: Transaction, args: list[bytes]) -> _Options:
-    """What TYPED RANGE has beside RANGE's words. Raises Syntax."""
-    words, database, expires, whole = args[1:4], tx.database, False, False
+def _range_options(tx: Transaction, args: list[bytes]) -> _Options:
+    """What TYPED RANGE's words say. Raises Syntax, and UserError for a database that there is not."""
+    options = _Options(database=tx.database)
     place = 4
     while place < len(args):
-        word = option(args[place])
-        step = 2 if word in (b"DB", b"LIMIT", b"MATCH") else 1
+        word, step = option(args[place]), 1
         if word == b"EXPIRES":
-            expires = True
+            options.expires = True
         elif word == b"ALL":
-            whole = True
-        elif word != b"DB":
-            words += args[place : place + step]
-        elif place + 1 == len(args):
-            raise Syntax
-        else:
-            database = database_number(tx, args[place + 1])
+            options.whole = True
+        elif word == b"DB":
+            options.database = database_number(tx, argument(args, place, "DB db"))
+            step = 2
+        elif word == b"KEYS" or not (step := options.take(args, place)):
+            raise Syntax(
+                f"syntax error: {quoted(args[place])} is no option of TYPED RANGE: expected REV, LIMIT count, MATCH "
+                "pattern or ALL, DB db, or EXPIRES"
+            )
         place += step
-    return _Options(words, database, expires, whole)
-
-
-def _whole_limit(words: list[bytes]) -> int | None:
-    """How many rows were asked for, however many one page may have."""
-    names = [option(word) for word in words[3:]]
-    return integer(words[3 + names.index(b"LIMIT") + 1]) if b"LIMIT" in names else None
-
-
-def _kind(record: Record) -> bytes:
-    flags = record[7]
-    return b"OBJECT" if flags & rec.OBJECT else b"BYTES" if flags & rec.BYTES else b"TEXT"
+    if options.whole and options.pattern is not None:
+        raise Syntax(f"syntax error: MATCH {quoted(options.pattern)} with ALL: expected one of them")
+    return options

@@ -11,9 +11,9 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
-from keyhaus.core.errors import StorageError
+from keyhaus.core.errors import InUse
 
 ZERO_STEP = 1 << 20
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # a file can't have a second name here
@@ -74,7 +74,7 @@ class Disk(Protocol):
         ...
 
     def lock(self, name: str) -> Lock:
-        """Takes the directory for this process; raises StorageError naming the holder."""
+        """Takes the directory for this process; raises InUse naming the holder."""
         ...
 
 
@@ -155,7 +155,7 @@ class OsLock:
                 text = "is open in this process already: close it first"
             else:
                 text = f"is in use by process {holder or 'unknown'}: stop it first"
-            raise StorageError(f"{directory.resolve()} {text}, or use another directory") from None
+            raise InUse(directory.resolve(), f"{text}, or use another directory") from None
         self._note(f"{os.getpid()}\n")
 
     def _note(self, holder: str) -> None:
@@ -184,7 +184,7 @@ class OsReadLock:
             os.close(self._directory)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise StorageError(f"{directory.resolve()} is being written by another process") from None
+            raise InUse(directory.resolve(), "is being written by another process") from None
 
     def release(self) -> None:
         os.close(self._directory)
@@ -219,11 +219,7 @@ class OsDisk:
         (self.root / name).mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def sync_directory(self, name: str) -> None:
-        descriptor = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_directory(self.root / name)
 
     def block_bytes(self) -> int:
         device = os.stat(self.root).st_dev
@@ -240,5 +236,29 @@ class OsDisk:
         return OsLock(self.root, name)
 
     def lock_to_read(self) -> OsReadLock:
-        """Keeps writers out for as long as it is read; raises StorageError where there is one."""
+        """Keeps writers out for as long as it is read; raises InUse where there is one."""
         return OsReadLock(self.root)
+
+
+def replace_file(partial: IO[bytes], path: Path) -> None:
+    """Gives a file that is written its final name, for good: a crash leaves it, or what had the name before.
+
+    Args:
+        partial: The file, open, in the directory of `path`, under another name.
+        path: Its final name.
+
+    Raises:
+        OSError: It has its old name still, or its new one, and may be lost by a crash.
+    """
+    partial.flush()
+    os.fsync(partial.fileno())
+    os.replace(partial.name, path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

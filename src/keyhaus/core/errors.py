@@ -6,7 +6,16 @@ own wire form once, and `retryable`: whether the same request may succeed if it 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Final
+
+QUOTED_BYTES_MAX: Final = 64
+
+
+def quoted(word: bytes) -> str:
+    """A word of a request as a message shows it: in quotes, with escapes, cut where it is long."""
+    text = repr(word[:QUOTED_BYTES_MAX])[1:]
+    return text if len(word) <= QUOTED_BYTES_MAX else f"{text}…"
 
 
 class Error(Exception):
@@ -183,6 +192,18 @@ class ProtocolError(Error):
 
 class StorageError(Error):
     """The data can't be read or written as it should."""
+
+
+class InUse(StorageError):
+    """Somebody has a directory open, and it is one's alone.
+
+    Attributes:
+        directory: Which.
+    """
+
+    def __init__(self, directory: Path, problem: str) -> None:
+        super().__init__(f"{directory} {problem}")
+        self.directory = directory
 
 
 class Corruption(StorageError):

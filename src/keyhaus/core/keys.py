@@ -75,6 +75,12 @@ def unpack_key(data: bytes) -> Any:
     return key
 
 
+def check_key(data: bytes) -> None:
+    """Refuses a typed key that nobody could read. Raises UserError."""
+    if data >= PLAIN_END:
+        unpack_key(data)
+
+
 def _utf8(text: str) -> bytes:
     try:
         return text.encode()

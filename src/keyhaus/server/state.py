@@ -1,29 +1,26 @@
 """The state file: all data of a memory engine as one JSON document, loaded at the start and replaced as it changes.
 
 It is no journal. What was written within the last second or so is lost with the process, as are the expiries that
-followed. But the file is always whole: each time it is written anew beside the old one, synced, and then takes its
-name. That is done in slices between the commands of clients, of one snapshot, and in a quarter of the time at most.
+followed. But the file is always whole (`whole_file`). It is written in slices between the commands of clients, of one
+snapshot, and in a quarter of the time at most.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
-import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 from keyhaus.core.errors import Error, StorageError, UserError
-from keyhaus.core.keys import PLAIN_END, unpack_key
+from keyhaus.core.keys import check_key
 from keyhaus.core.limits import MIB
-from keyhaus.core.objects import BYTES, OBJECT, TEXT
 from keyhaus.protocol.files import document
 from keyhaus.protocol.files.row import Row
 from keyhaus.server.spawn import driven
+from keyhaus.server.whole_file import WholeFile
 from keyhaus.store import record as rec
 from keyhaus.store.snapshot import Snapshot
 from keyhaus.store.store import Store
@@ -36,7 +33,6 @@ SHARE: Final = 3  # it pauses for so many times as long as writing took
 PAGE_ROWS: Final = 200
 SLICE_BYTES: Final = 64 * 1024  # what is written before others have their turn; a larger value goes alone
 BATCH_BYTES: Final = MIB  # of what is loaded with one commit
-_FLAGS: Final = {TEXT: 0, BYTES: rec.BYTES, OBJECT: rec.OBJECT}
 
 
 class StateFile:
@@ -44,10 +40,9 @@ class StateFile:
 
     def __init__(self, store: Store, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         """Takes the file for this process. Raises StorageError."""
-        self.path = path.resolve()
+        self._file = WholeFile(path)
+        self.path = self._file.path
         self._store, self._loop = store, loop
-        self._partial = self.path.with_name(f".{self.path.name}.new")
-        self._lock = _taken(self.path)
         self._saved_seqno = store.last
         self._saved_ms = 0
         self._error = ""
@@ -112,9 +107,8 @@ class StateFile:
             room -= size
             batch.database = row.database
             if not 0 < row.expires <= store.now():
-                if row.key >= PLAIN_END:
-                    unpack_key(row.key)  # what nobody could read is refused
-                batch.put(row.key, row.value, row.expires, _FLAGS[row.kind], typed=True)
+                check_key(row.key)
+                batch.put(row.key, row.value, row.expires, rec.FLAGS_OF_KIND[row.kind.encode()], typed=True)
         if batch.operations:
             yield batch
 
@@ -150,44 +144,34 @@ class StateFile:
 
     async def _save(self) -> None:
         """Raises OSError, SnapshotTooOld."""
-        snapshot = self._store.snapshot()
-        if snapshot.timer is not None:
-            snapshot.timer.cancel()  # its bytes are bounded, and its own time
+        snapshot = self._store.snapshot(aging=False)
         try:
-            await self._write(snapshot)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
-            raise
+            async with self._file.replaced() as write:
+                await self._write(snapshot, write)
         finally:
             snapshot.close()
         self._saved_seqno, self._saved_ms = snapshot.seqno, self._store.now()
 
-    async def _write(self, snapshot: Snapshot) -> None:
-        file = await asyncio.to_thread(_created, self._partial, self.path)
-        try:
-            with tempfile.SpooledTemporaryFile(MIB) as aside:
-                writer = document.DocumentWriter(aside)
-                pieces: list[bytes] = []
-                size = 0
-                for database in range(len(snapshot.spaces)):
-                    start: bytes | None = b""
-                    while start is not None:
-                        page = snapshot.page(database, start, None, PAGE_ROWS)
-                        records, start = await driven(page, self._loop)
-                        for key, record in records:
-                            pieces.append(writer.add(_row(database, key, record)))
-                            size += len(record)
-                            if size > SLICE_BYTES:
-                                await asyncio.to_thread(file.write, b"".join(pieces))
-                                pieces, size = [], 0
-                        await asyncio.sleep(0)
-                await asyncio.to_thread(file.write, b"".join(pieces))
-                for piece in writer.end():
-                    await asyncio.to_thread(file.write, piece)
-            await asyncio.to_thread(_complete, file, self._partial, self.path)
-        finally:
-            file.close()
+    async def _write(self, snapshot: Snapshot, write: Callable[[bytes], Awaitable[object]]) -> None:
+        with tempfile.SpooledTemporaryFile(MIB) as aside:
+            writer = document.DocumentWriter(aside)
+            pieces: list[bytes] = []
+            size = 0
+            for database in range(len(snapshot.spaces)):
+                start: bytes | None = b""
+                while start is not None:
+                    page = snapshot.page(database, start, None, PAGE_ROWS)
+                    records, start = await driven(page, self._loop)
+                    for key, record in records:
+                        pieces.append(writer.add(_row(database, key, record)))
+                        size += len(record)
+                        if size > SLICE_BYTES:
+                            await write(b"".join(pieces))
+                            pieces, size = [], 0
+                    await asyncio.sleep(0)
+            await write(b"".join(pieces))
+            for piece in writer.end():
+                await write(piece)
 
     async def close(self) -> None:
         """Writes what is not written yet, once nothing changes any more.
@@ -203,53 +187,10 @@ class StateFile:
             if self._store.last != self._saved_seqno:
                 await self._save_and_tell()
         finally:
-            os.close(self._lock)
+            self._file.release()
         if self._error:
             raise StorageError(f"the state file {self.path} could not be written: {self._error}")
 
 
 def _row(database: int, key: bytes, record: rec.Record) -> Row:
-    flags = rec.flags_of(record)
-    kind = OBJECT if flags & rec.OBJECT else BYTES if flags & rec.BYTES else TEXT
-    return Row(database, key, kind, rec.value_of(record), rec.expires_of(record))
-
-
-# the file
-
-
-def _taken(path: Path) -> int:
-    """A lock on a state file, which another process may not have too. Raises StorageError."""
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
-        lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise StorageError(f"the state file {path} can't be used: {error.strerror or error}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise StorageError(
-            f"the state file {path} is in use by another server: stop it first, or name another with --state-file"
-        ) from None
-    return lock
-
-
-def _created(partial: Path, path: Path) -> IO[bytes]:
-    """An empty file beside one, with its rights. Raises OSError."""
-    file = partial.open("wb")
-    with contextlib.suppress(FileNotFoundError):
-        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-    return file
-
-
-def _complete(file: IO[bytes], partial: Path, path: Path) -> None:
-    """Gives a file its name once it is on the disk. Raises OSError."""
-    file.flush()
-    os.fsync(file.fileno())
-    partial.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    return Row(database, key, rec.kind_of(record).decode(), rec.value_of(record), rec.expires_of(record))

@@ -25,6 +25,7 @@ from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.lock_requests import Client, Owner
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
 from keyhaus.store.transaction import Transaction
+from keyhaus.store.whole_keys import whole_keys
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
@@ -274,7 +275,7 @@ class Interactive(Transaction):
         return self.now()
 
     async def keys(self, matches: Callable[[bytes], bool] | None, most: int, *, typed: bool = False) -> list[bytes]:
-        return self._keys_gathered(matches, most, typed)
+        return await whole_keys(self, matches, most, typed=typed)
 
     def in_one_step(self) -> bool:
         return True

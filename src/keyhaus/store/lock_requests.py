@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from keyhaus.core.errors import Deadlock
+from keyhaus.core.errors import Deadlock, quoted
 from keyhaus.core.wait import Wait
 
 _GRANTED: Final = Wait()
@@ -125,7 +125,7 @@ class Request:
     def shown(self) -> str:
         """What it is for, as errors say it."""
         if self.span is not None:
-            end = "the end" if self.span.end is None else repr(self.span.end)[1:]
-            return f"the lock on {repr(self.span.start)[1:]} to {end} in database {self.database}"
-        what = "its mapping" if self.key is None else f"key {repr(self.key[:64])[1:]}"
+            end = "the end" if self.span.end is None else quoted(self.span.end)
+            return f"the lock on {quoted(self.span.start)} to {end} in database {self.database}"
+        what = "its mapping" if self.key is None else f"key {quoted(self.key)}"
         return f"the lock on {what} in database {self.database}"

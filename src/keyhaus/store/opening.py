@@ -41,7 +41,7 @@ def take(settings: Settings) -> OsLock | None:
 
     Raises:
         UnusableDirectory: There can be no database.
-        StorageError: Another process has it, or this one has it already.
+        InUse: Another process has it, or this one has it already.
     """
     if settings["engine"] == "memory":
         return None

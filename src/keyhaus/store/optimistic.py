@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from keyhaus.core.errors import Conflict, Error, Internal, ReadOnly, SnapshotTooOld, UnknownTransaction
+from keyhaus.core.errors import Conflict, Error, Internal, ReadOnly, SnapshotTooOld, UnknownTransaction, quoted
 from keyhaus.core.wait import Wait
 from keyhaus.journal.format import DELETE, LAPSE, OPERATION_BYTES, PUT
 from keyhaus.store import record as rec
@@ -406,7 +406,7 @@ class Guard:
 
 
 def _changed(key: bytes) -> Conflict:
-    return Conflict(f"key {repr(key[:64])[1:]} was changed since the transaction began: run it again")
+    return Conflict(f"key {quoted(key)} was changed since the transaction began: run it again")
 
 
 def _adjoin(low: bytes, high: bytes | None, start: bytes, end: bytes | None) -> bool:

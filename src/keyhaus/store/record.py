@@ -19,6 +19,8 @@ TOMBSTONE: Final = 2
 BYTES: Final = 4
 OBJECT: Final = 8
 
+FLAGS_OF_KIND: Final = {b"TEXT": 0, b"BYTES": BYTES, b"OBJECT": OBJECT}  # kinds as commands name them
+
 HEAD_BYTES: Final = 8
 _EXPIRES_END: Final = 16
 
@@ -56,3 +58,9 @@ def expires_of(record: Record) -> int:
 def flags_of(record: Record) -> int:
     """What kind of value it is: BYTES, OBJECT, or 0."""
     return record[7] & ~EXPIRES
+
+
+def kind_of(record: Record) -> bytes:
+    """What kind of value it is, as commands name it."""
+    flags = record[7]
+    return b"OBJECT" if flags & OBJECT else b"BYTES" if flags & BYTES else b"TEXT"

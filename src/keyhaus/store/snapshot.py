@@ -224,12 +224,13 @@ class Snapshots:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self) -> Snapshot:
+    def begin(self, aging: bool) -> Snapshot:
         snapshot = Snapshot(self._store)
         self._open.append(snapshot)
         self._store.views.keep = snapshot.seqno
-        age = self._store.settings.integer("snapshot-max-ms")
-        snapshot.timer = self._store.spawn.later(age, lambda: self._too_old(snapshot))
+        if aging:
+            age = self._store.settings.integer("snapshot-max-ms")
+            snapshot.timer = self._store.spawn.later(age, lambda: self._too_old(snapshot))
         return snapshot
 
     def _too_old(self, snapshot: Snapshot) -> None:

@@ -446,9 +446,13 @@ class Store:
 
     # the base
 
-    def snapshot(self) -> Snapshot:
-        """The store as it is now, to be read page by page; to be closed."""
-        return self.snapshots.begin()
+    def snapshot(self, *, aging: bool = True) -> Snapshot:
+        """The store as it is now, to be read page by page; to be closed.
+
+        Args:
+            aging: Whether it ends once it is older than `snapshot-max-ms`; what it retains is bounded in any case.
+        """
+        return self.snapshots.begin(aging)
 
     def snapshot_ended(self) -> None:
         """What only ended snapshots reached may go."""

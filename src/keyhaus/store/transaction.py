@@ -26,6 +26,7 @@ from keyhaus.store.gather import MISSING, Gathered, Segment
 from keyhaus.store.keyspace import Keyspace
 from keyhaus.store.lock_requests import Client, Owner
 from keyhaus.store.record import EXPIRES, TOMBSTONE, Record
+from keyhaus.store.whole_keys import whole_keys
 
 if TYPE_CHECKING:
     from keyhaus.store.store import Store
@@ -358,51 +359,13 @@ class Transaction:
     async def keys(self, matches: Callable[[bytes], bool] | None, most: int, *, typed: bool = False) -> list[bytes]:
         """All keys that match, in no order, typed keys only if they are wanted.
 
-        Where there is a base they are read at a snapshot, in slices, unless the transaction is `atomic`.
-
         Raises:
             LimitExceeded: They take more than `most` bytes.
         """
         self._apply_own()
         if not self._space().below:
             return [key for key, _ in self.all(typed=typed) if matches is None or matches(key)]
-        if self.in_one_step():
-            return self._keys_gathered(matches, most, typed)
-        snapshot = self.store.snapshot()
-        try:
-            self.depends = max(self.depends, snapshot.seqno)
-            found: list[bytes] = []
-            room = most
-            start: bytes | None = b""
-            end = None if typed else PLAIN_END
-            while start is not None:
-                rows, start = await snapshot.page(self.database, start, end, limits.SCAN_COUNT_MAX, heads=True)
-                for key, _ in rows:
-                    if matches is None or matches(key):
-                        room -= len(key)
-                        found.append(key)
-                if room < 0:
-                    raise LimitExceeded("max-reply-bytes", most - room, most)
-            if snapshot.saw_expired:
-                self.carries_time = True
-            return found
-        finally:
-            snapshot.close()
-
-    def _keys_gathered(self, matches: Callable[[bytes], bool] | None, most: int, typed: bool) -> list[bytes]:
-        found: list[bytes] = []
-        room = most
-        start: bytes | None = b""
-        end = None if typed else PLAIN_END
-        while start is not None and not self.needs:
-            rows, start = self.page(start, end, limits.SCAN_COUNT_MAX, heads=True)
-            for key, _ in rows:
-                room -= len(key)
-                if room < 0:
-                    raise LimitExceeded("max-reply-bytes", most - room, most)
-                if matches is None or matches(key):
-                    found.append(key)
-        return found
+        return await whole_keys(self, matches, most, typed=typed)
 
     def in_one_step(self) -> bool:
         """Whether all that it reads has to be read in one step, as no snapshot has it: EXEC's, or its own writes."""
@@ -522,7 +485,7 @@ class Transaction:
         if len(key) > limits.KEY_BYTES_MAX:
             raise LimitExceeded("max-key-bytes", len(key), limits.KEY_BYTES_MAX)
         if key >= PLAIN_END and not typed:
-            raise UserError("keys that begin with 16 bytes 0xFF are typed keys, which TYPED PUT alone puts")
+            raise UserError("keys that begin with 16 bytes 0xFF are kept for typed keys")
         self.operations.append((PUT, self.database, key, value, expires, flags | EXPIRES if expires else flags))
 
     def delete(self, key: bytes) -> None:

@@ -74,7 +74,7 @@ class House:
         self.hub, self.loop = hub, loop
         self.connections: set[Connection] = set()
 
-    def refuse_if_full(self, transport: Any) -> bool:
+    def refuse_if_full(self, transport: Any, codec: Any = None) -> bool:
         return False
 
     def forget(self, connection: Connection) -> None:
@@ -91,6 +91,7 @@ class Tokens:
         self.ready: deque[list[bytes]] = deque()
         self.replies: dict[int, Any] = {}
         self._next = 0
+        self.mark = None
 
     def feed(self, data: bytes) -> None:
         pass
@@ -105,6 +106,9 @@ class Tokens:
         self._next += 1
         self.replies[self._next] = reply
         return self._next.to_bytes(TOKEN_BYTES, "little")
+
+    def encode_late(self, reply: Any, mark: Any) -> bytes:
+        return self.encode(reply)
 
 
 class Wire:

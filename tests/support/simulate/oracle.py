@@ -136,8 +136,8 @@ class Oracle:
                 self._committed(Commit(store.last, transaction.started, transaction.operations), transaction)
             return wait
 
-        def observed_begin() -> Snapshot:
-            snapshot = begin()
+        def observed_begin(aging: bool) -> Snapshot:
+            snapshot = begin(aging)
             self._began(snapshot)
             return snapshot
 

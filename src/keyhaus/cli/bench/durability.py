@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import random
 import shlex
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from keyhaus.cli import child
 from keyhaus.cli.bench.wire import Wire
 
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 30.0
 _WRITERS: Final = 8
 _KEYS_OF_ONE: Final = 50
 _RUN_SECONDS: Final = (0.2, 1.0)
@@ -69,9 +67,7 @@ def free_port() -> int:
 def own_command(dialect: str) -> str:
     """What starts a keyhaus of this installation that speaks a dialect."""
     own = "frame" if dialect in ("pickle", "messagepack") else dialect
-    return (
-        shlex.join([sys.executable, "-m", "keyhaus", "serve"]) + f" --data-dir {{dir}} --listen {own}://{HOST}:{{port}}"
-    )
+    return shlex.join(child.SERVE) + f" --data-dir {{dir}} --listen {own}://{HOST}:{{port}}"
 
 
 @contextlib.contextmanager
@@ -87,13 +83,7 @@ def server(command: str, directory: Path, wire: Wire) -> Iterator[tuple[subproce
         _wait_for(process, port, directory, words, wire)
         yield process, port
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        child.end(process)
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, directory: Path, words: list[str], wire: Wire) -> None:

@@ -20,11 +20,12 @@ from keyhaus.cli.bench import durability, load
 from keyhaus.cli.bench.durability import Kept
 from keyhaus.cli.bench.load import Plan, Result
 from keyhaus.cli.bench.wire import WIRES, Wire
+from keyhaus.cli.target import DEFAULT_TARGET, REDIS_PORT
 
 _SCHEMES: Final = {
-    "redis": ("resp", 6379),
-    "keyhaus": ("resp", 19272),
-    "resp": ("resp", 19272),
+    "redis": ("resp", REDIS_PORT),
+    "keyhaus": ("resp", DEFAULT_TARGET.port),
+    "resp": ("resp", DEFAULT_TARGET.port),
     "text": ("text", 8080),
     "json": ("json", 9999),
     "frame": ("messagepack", 65433),

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
+from keyhaus.client.words import request
 from keyhaus.core import objects
 from keyhaus.protocol.frame.pickles import read_pickle
 
@@ -81,8 +82,7 @@ class Resp:
 
 
 def _array(*words: str) -> bytes:
-    encoded = [word.encode() for word in words]
-    return b"*%d\r\n" % len(encoded) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
+    return request([word.encode() for word in words])
 
 
 class _Lines:
@@ -95,7 +95,7 @@ class _Lines:
 
 
 class Text(_Lines):
-    """Text lines; it has no way to put many at once, so that is a transaction."""
+    """Text lines; what has no form of its own there, such as many values at once, is a command of the table."""
 
     error = b'{"status": "Error"'
 

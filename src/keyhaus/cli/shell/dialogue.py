@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from keyhaus.cli.shell.link import DEFAULT_TARGET, Gone, Link, Target
+from keyhaus.cli.shell.link import Gone, Link
 from keyhaus.cli.shell.state import State
+from keyhaus.cli.target import DEFAULT_TARGET, Target
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.core.errors import Error, UserError
 from keyhaus.core.reply import Push

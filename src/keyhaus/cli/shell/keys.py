@@ -9,8 +9,10 @@ import threading
 import time
 from typing import Any, Final
 
-from keyhaus.cli.shell.link import Link, Target
+from keyhaus.cli.shell.link import Link
+from keyhaus.cli.target import Target
 from keyhaus.client.errors import ConnectionLost
+from keyhaus.core.access.words import prefix_end
 from keyhaus.core.errors import Error
 
 KEYS_MAX: Final = 50
@@ -68,7 +70,7 @@ class Keys:
 
 
 def _range(link: Link, prefix: bytes) -> list[bytes]:
-    words = [b"RANGE", prefix, _behind(prefix), b"LIMIT", b"%d" % KEYS_MAX, b"KEYS"]
+    words = [b"RANGE", prefix, prefix_end(prefix), b"LIMIT", b"%d" % KEYS_MAX, b"KEYS"]
     return _page(link.ask(words))[1][:KEYS_MAX]
 
 
@@ -97,9 +99,3 @@ def pattern(prefix: bytes) -> bytes:
     """The pattern of what begins with a prefix, which is taken as it stands."""
     special = b"*?[]\\"
     return b"".join(b"\\" + bytes((byte,)) if byte in special else bytes((byte,)) for byte in prefix) + b"*"
-
-
-def _behind(prefix: bytes) -> bytes:
-    """The first key behind all that begin with a prefix; empty, an open end, where there is none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else b""

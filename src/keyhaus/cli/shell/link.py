@@ -1,4 +1,7 @@
-"""One connection to a server as the shell needs it: opened when told to, closed at any doubt, a request sent once."""
+"""One connection to a server, as the shell needs it, and what else asks one: opened when told to, closed at any doubt.
+
+A request is sent once.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,20 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
 
 from keyhaus.cli.shell.replies import Reader
-from keyhaus.client.address import DEFAULT_URL, parse_url
+from keyhaus.cli.target import Target
 from keyhaus.client.errors import ConnectionLost, OutcomeUnknown
 from keyhaus.client.words import request
 from keyhaus.core.errors import Error
 from keyhaus.core.reply import Push
 
 CONNECT_SECONDS: Final = 5.0
-_NAME: Final = "keyhaus-shell"
-_REDIS_PORT: Final = 6379
-_FORM: Final = "expected keyhaus://HOST:PORT/DATABASE, or redis://[[USER]:PASSWORD@]HOST:PORT/DATABASE"
 
 
 class Gone(ConnectionLost):
     """The server has closed a connection that nothing was asked on; nothing was sent."""
-
-
-class Target(NamedTuple):
-    """A server, one of its databases, and who asks."""
-
-    host: str
-    port: int
-    database: int = 0
-    user: str = ""
-    password: str | None = None
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_target(url: str) -> Target:
-    """The target that a URL names: keyhaus://, redis://, or HOST:PORT alone. Raises ValueError."""
-    if "://" not in url:
-        url = f"keyhaus://{url}"
-    parts = urlsplit(url)
-    if parts.scheme.startswith("keyhaus"):
-        return Target(*parse_url(url))
-    if parts.scheme != "redis":
-        raise ValueError(f"{parts.scheme}:// is no scheme of a server: {_FORM}")
-    database = parts.path.removeprefix("/") or "0"
-    try:
-        port = parts.port or _REDIS_PORT
-    except ValueError:  # its text has what stands there, which may be the half of a password
-        raise ValueError(f"the redis:// URL has a port that is no number: {_FORM}") from None
-    if not parts.hostname or parts.query or parts.fragment or not (database.isascii() and database.isdecimal()):
-        # Without the URL: an error's text ends up in logs, and a password must not.
-        raise ValueError(f"the redis:// URL names no server: {_FORM}")
-    password = None if parts.password is None else unquote(parts.password)
-    return Target(parts.hostname, port, int(database), unquote(parts.username or ""), password)
 
 
 def _bytes(text: str) -> bytes:
@@ -74,25 +39,23 @@ def _is_gone(opened: socket.socket) -> bool:
         return True
 
 
-DEFAULT_TARGET: Final = parse_target(DEFAULT_URL)
-
-
 class Link:
     """A connection that may be closed and opened again.
 
     Args:
         target: Where to.
         seconds: How long a reply may take; None: as long as it takes. Connecting is limited in any case.
+        name: What CLIENT LIST calls it.
 
     Attributes:
         target: Where to, with the database and the password that a connection begins with.
         wants_password: Whether the server refused to greet whoever names no user.
     """
 
-    def __init__(self, target: Target, seconds: float | None = None) -> None:
+    def __init__(self, target: Target, seconds: float | None = None, name: str = "keyhaus-shell") -> None:
         self.target = target
         self.wants_password = False
-        self._seconds = seconds
+        self._seconds, self._name = seconds, name
         self._socket: socket.socket | None = None
         self._reader: Reader | None = None
 
@@ -142,7 +105,7 @@ class Link:
         words = ["HELLO", "3"]
         if target.password is not None:
             words += ["AUTH", target.user or "default", target.password]
-        return self.ask([_bytes(word) for word in (*words, "SETNAME", _NAME)])
+        return self.ask([_bytes(word) for word in (*words, "SETNAME", self._name)])
 
     def _must(self, *words: str) -> None:
         answer = self.ask([_bytes(word) for word in words])

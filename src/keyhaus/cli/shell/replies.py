@@ -51,10 +51,12 @@ class Reader:
             raise ProtocolError(f"a reply of more than {DEPTH_MAX} levels")
         line = self._line()
         kind, rest = line[:1], line[1:]
+        if kind == b"$":  # most of a long reply
+            return self._bulk(kind, rest)
         simple = _SIMPLE.get(kind)
         if simple is not None:
             return simple(rest)
-        if kind in b"$!=":
+        if kind in b"!=":
             return self._bulk(kind, rest)
         if kind in b"*~>":
             return self._items(kind, rest, depth)
@@ -133,7 +135,8 @@ def failure(line: bytes) -> Error:
 
 
 def _integer(text: bytes) -> int:
-    if _NUMBER.match(text) is None or len(text) > 20:
+    # Whole numbers are told at once; the rest takes a second look.
+    if len(text) > 20 or not (text.isdigit() or _NUMBER.match(text)):
         raise ProtocolError("a number that is none")
     return int(text)
 

@@ -11,10 +11,10 @@ import typer
 
 from keyhaus.cli.shell import batch
 from keyhaus.cli.shell.dialogue import Dialogue
-from keyhaus.cli.shell.link import parse_target
 from keyhaus.cli.shell.quoting import commands
 from keyhaus.cli.shell.runner import Runner
 from keyhaus.cli.shell.view import View, make_console
+from keyhaus.cli.target import parse_target
 
 
 def start(url: str, given: Sequence[str], as_json: bool, keep_going: bool) -> int:

@@ -76,6 +76,7 @@ def text_form(data: bytes) -> Any:
 
 
 def base64_form(data: bytes, name: str = "base64") -> Any:
+    """Any bytes: `{name: "…"}`, in base64."""
     return {name: base64.b64encode(data).decode()}
 
 
@@ -109,7 +110,14 @@ def row_form(row: Row) -> dict[str, Any]:
 
 
 def read_key(form: Any) -> bytes:
-    """Raises UserError."""
+    """The bytes of a key.
+
+    Args:
+        form: JSON, decoded: a str, or `{"base64": str}`.
+
+    Raises:
+        UserError: It is something else, or the key is too long.
+    """
     key = _utf8(form) if isinstance(form, str) else _decoded(form, "base64")
     if key is None:
         raise UserError('a key is a text, or {"base64": …}')
@@ -117,14 +125,22 @@ def read_key(form: Any) -> bytes:
 
 
 def checked_key(key: bytes) -> bytes:
-    """Raises LimitExceeded."""
+    """The same key, where it is no longer than keys may be. Raises LimitExceeded."""
     if len(key) > limits.KEY_BYTES_MAX:
         raise LimitExceeded("max-key-bytes", len(key), limits.KEY_BYTES_MAX)
     return key
 
 
 def read_value(form: Any, kind: str | None = None) -> tuple[str, bytes]:
-    """The kind and bytes of a value; None for whatever kind it shows. Raises UserError."""
+    """The kind of a value, and its bytes as `core.objects.pack` has them.
+
+    Args:
+        form: JSON, decoded: a str, `{"base64": str}`, `{"msgpack": str}`, or anything else for an OBJECT.
+        kind: TEXT, BYTES or OBJECT; None: whichever it shows.
+
+    Raises:
+        UserError: It is none of that kind.
+    """
     if isinstance(form, str) and kind in (None, TEXT):
         return TEXT, _utf8(form)
     data = _decoded(form, "base64")
@@ -147,7 +163,14 @@ def read_value(form: Any, kind: str | None = None) -> tuple[str, bytes]:
 
 
 def read_row(form: Any) -> Row:
-    """Raises UserError."""
+    """A row.
+
+    Args:
+        form: JSON, decoded: a dict of FIELDS, key and value at least.
+
+    Raises:
+        UserError: It is something else, or one of its fields is no such thing.
+    """
     if not isinstance(form, dict):
         raise UserError('a row is an object: {"key": …, "value": …}')
     unknown = sorted(form.keys() - FIELDS)
@@ -169,14 +192,14 @@ def read_row(form: Any) -> Row:
 
 
 def checked_database(number: Any) -> int:
-    """Raises UserError."""
+    """The same number, where it is an int from 0. Raises UserError."""
     if type(number) is not int or number < 0:
         raise UserError(f"a database is a number from 0, not {number!r}")
     return number
 
 
 def checked_expiry(number: Any) -> int:
-    """Raises UserError."""
+    """The same number, where it is an int above 0: milliseconds since 1970. Raises UserError."""
     if type(number) is not int or not 0 < number < _EXPIRES_END:
         raise UserError(f"expires is in milliseconds since 1970, not {number!r}")
     return number

@@ -32,7 +32,7 @@ def create(data: Path, target: Path, keep: int = 0, progress: Progress = lambda 
         progress: Called with what is done, how much of it, and how much there is.
 
     Raises:
-        StorageError: A server has the database open, or another process writes to the directory of backups.
+        InUse: A server has the database open, or another process writes to the directory of backups.
         Corruption: The database is damaged: it needs a look before it may replace an older backup.
         OSError: Reading or writing failed.
     """
