@@ -182,9 +182,8 @@ def test_times_to_live_are_seconds_timedeltas_or_milliseconds(tell: Tell) -> Non
 def test_a_value_is_gone_after_its_time(told: Tell) -> None:
     async def story(door: AnyClient) -> None:
         await door.put_object("k", (1,), ttl=0.02)
-        async with asyncio.timeout(30):
-            while await door.get_object("k", "gone") != "gone":
-                await asyncio.sleep(0.001)
+        while await door.get_object("k", "gone") != "gone":
+            pass  # until the story's own end
         assert await door.count() == 0 and await _all(door.range()) == []
 
     told(story)

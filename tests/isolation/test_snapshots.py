@@ -210,6 +210,26 @@ def test_an_idle_snapshot_never_stops_writers(flushes: bool) -> None:
     nothing_is_kept(it)
 
 
+def test_a_snapshot_that_does_not_age_is_read_to_its_end() -> None:
+    """It may retain as much again as there is data: else the state file would never be whole while clients overwrite."""
+    it = BasedStore(snapshot_max_bytes=1 << 20, snapshot_max_ms=1000, memtable_bytes=64 << 20)
+    for number in range(300):
+        it.until(it.put(b"%03d" % number, b"old" * 3_000))
+    snapshot, aging = it.store.snapshot(aging=False), it.store.snapshot()
+    for number in range(900):
+        it.clock.ms += 1000
+        it.until(it.put(b"%03d" % (number % 300), b"new" * 3_000))
+        it.settle()
+    rows, following = it.until(it.driven(snapshot.page(0, b"", None, 400)))
+    assert following is None and [value_of(record) for _, record in rows] == [b"old" * 3_000] * 300
+    assert it.store.snapshots.retained() < 2 * 300 * 9_100
+    with pytest.raises(SnapshotTooOld):
+        it.until(it.driven(aging.page(0, b"", None, 10)))
+    snapshot.close()
+    aging.close()
+    nothing_is_kept(it)
+
+
 # Over the real RocksDB.
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 SERVE: Final = (sys.executable, "-m", "keyhaus", "serve")
+_DYING_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 30.0  # more than a server takes to deliver its last replies
 
 
@@ -43,6 +44,15 @@ def ready_line(server: subprocess.Popen[str], seconds: float | None = None) -> s
     assert output is not None
     line = output.readline().strip() if select.select([output], [], [], seconds)[0] else ""
     return line if line.startswith("ready ") else ""
+
+
+def still_runs(process: subprocess.Popen[Any]) -> bool:
+    """Whether a process goes on; one that is about to end, and has let its connections go already, does not."""
+    try:
+        process.wait(_DYING_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def end(process: subprocess.Popen[Any]) -> bool:

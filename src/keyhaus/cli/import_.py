@@ -20,6 +20,7 @@ from keyhaus.cli import report
 from keyhaus.cli.database import DataDir, Door, Url
 from keyhaus.cli.export import Format, FormatOption, Json, format_of
 from keyhaus.cli.meter import Meter
+from keyhaus.client.errors import OutcomeUnknown
 from keyhaus.commands import glob
 from keyhaus.core.errors import Error, UserError, quoted
 from keyhaus.core.limits import MIB
@@ -196,6 +197,10 @@ class Import:
     def _put(self, batch: list[tuple[int, Row]]) -> None:
         try:
             there = self._load(batch) if self.door is not None else []
+        except OutcomeUnknown as error:
+            lines = f"lines {batch[0][0]} to {batch[-1][0]}"
+            what = f"whether the rows of {lines} were put is not known: all were, or none"
+            raise Stopped(f"{error.message}; {what}") from error
         except Error as error:
             if error.code not in _OF_ROWS:
                 raise

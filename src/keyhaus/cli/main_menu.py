@@ -80,7 +80,7 @@ class MainMenu:
 
     def start(self) -> None:
         """Starts a server, unless the one that was started still runs, and waits until it is ready."""
-        if self._server is not None and self._server.poll() is None:
+        if self._server is not None and child.still_runs(self._server):
             print(f"The server runs already, at {Target(*self._place)}.")
             return
         self.stop()

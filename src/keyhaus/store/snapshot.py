@@ -292,8 +292,11 @@ class Snapshots:
             return
         if self._store.views.version_bytes > 2 * self._pruned_bytes + (1 << 20):
             self._prune()
-        while self.retained() > most and self._open and not self._pruning:
-            self._end(self._open[0], "the snapshot retains more than snapshot-max-bytes allows: begin again")
+        while self.retained() > most and not self._pruning:
+            oldest = next((snapshot for snapshot in self._open if snapshot.timer is not None), None)
+            if oldest is None:
+                return
+            self._end(oldest, "the snapshot retains more than snapshot-max-bytes allows: begin again")
             if self._open:
                 self._prune()
 

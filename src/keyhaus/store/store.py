@@ -450,7 +450,8 @@ class Store:
         """The store as it is now, to be read page by page; to be closed.
 
         Args:
-            aging: Whether it ends once it is older than `snapshot-max-ms`; what it retains is bounded in any case.
+            aging: Whether it ends once it is older than `snapshot-max-ms`, or retains more than `snapshot-max-bytes`.
+                What does not age may retain as much again as there is data when it begins.
         """
         return self.snapshots.begin(aging)
 
