@@ -211,7 +211,7 @@ def test_an_idle_snapshot_never_stops_writers(flushes: bool) -> None:
 
 
 def test_a_snapshot_that_does_not_age_is_read_to_its_end() -> None:
-    """It may retain as much again as there is data: else the state file would never be whole while clients overwrite."""
+    """It may retain as much again as there is data: the state file would never be whole else, where much is written."""
     it = BasedStore(snapshot_max_bytes=1 << 20, snapshot_max_ms=1000, memtable_bytes=64 << 20)
     for number in range(300):
         it.until(it.put(b"%03d" % number, b"old" * 3_000))
