@@ -114,6 +114,14 @@ def test_extensions_within_extensions_have_a_bound() -> None:
     ("value", "told"),
     [
         ({3, 1, 2}, "[1,2,3]"),
+        ({10, 9, -1, 0.5}, "[-1,0.5,9,10]"),
+        (frozenset({10, 2}), "[2,10]"),
+        ({True, 0, 1 << 80, -1e300}, f"[-1e+300,0,true,{1 << 80}]"),
+        (
+            {10, 9.5, None, "b", "a", b"x", (2,), (10,), frozenset({3, 20})},
+            '[9.5,10,"a","b",[10],[2],[3,20],null,{"base64":"eA=="}]',
+        ),
+        ({3, float("nan"), 1, float("inf"), 2}, "[1,2,3,null,null]"),
         ((1, b"\xff"), '[1,{"base64":"/w=="}]'),
         (float("nan"), "null"),
         ({1: 2, None: 3, (1, 2): 4}, '{"1":2,"null":3,"[1,2]":4}'),

@@ -184,7 +184,12 @@ def jsonable(value: Any) -> Any:
     if kind is dict:
         return {key if type(key) is str else _text(key): jsonable(item) for key, item in value.items()}
     items = [jsonable(item) for item in value]
-    return sorted(items, key=lambda item: (type(item).__name__, str(item))) if kind in (set, frozenset) else items
+    return sorted(items, key=_rank) if kind in (set, frozenset) else items
+
+
+def _rank(item: Any) -> tuple[int, float, str]:
+    """By what a set's members are sorted: numbers, then whatever else by its JSON. Neither NaN nor infinity is left."""
+    return (0, item, "") if isinstance(item, int | float) else (1, 0, _json(item))
 
 
 def _text(key: Any) -> str:
@@ -193,7 +198,11 @@ def _text(key: Any) -> str:
 
 def json_text(value: Any) -> bytes:
     """The JSON of a value, in UTF-8. An integer of any size is a number."""
-    return json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":")).encode()
+    return _json(jsonable(value)).encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json(value: Any) -> Any:
