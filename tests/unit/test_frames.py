@@ -110,6 +110,7 @@ def test_what_a_dict_asks_for(given: dict[str, Any], request_: list[bytes], form
         ({"cmd": "GET", "key": [1]}, "INVALID_KEY"),
         ({"cmd": "GET", "key": {"a": 1}}, "INVALID_KEY"),
         ({"cmd": "GET", "key": float("nan")}, "INVALID_KEY"),
+        ({"cmd": "GET", "key": b"\xff" * 16 + b"\x15\x07"}, "INVALID_KEY"),
         ({"cmd": "BULKSET", "items": 5}, "BAD_REQUEST"),
         ({"cmd": "BULKSET", "items": [("a",)]}, "BAD_REQUEST"),
         ({"cmd": "BULKSET", "items": [("a", 1), ([], 2)]}, "INVALID_KEY"),
@@ -238,7 +239,9 @@ def test_a_reply_that_is_too_large_is_an_error() -> None:
     assert read(codec.encode([[b"TEXT", b"x" * 200]])) == {"error": "LIMIT_EXCEEDED"}
 
 
-TEXTS = st.text(max_size=300) | st.sampled_from(["", "\0", "\x94u.", "é" * 127, "é" * 128, "a" * 255, "a" * 256, "\ud800"])
+TEXTS = st.text(max_size=300) | st.sampled_from(
+    ["", "\0", "\x94u.", "é" * 127, "é" * 128, "a" * 255, "a" * 256, "\ud800"]
+)
 
 
 @given(key=TEXTS, value=TEXTS, command=st.sampled_from(["GET", "SET", "DEL"]), with_value=st.booleans())

@@ -49,12 +49,19 @@ class InvalidKey(UserError):
 
 
 def pack_key(key: Any) -> bytes:
-    """The bytes of a key. Raises InvalidKey for what can't be one: lists, dicts, sets, NaN, numbers over 255 bytes."""
+    """The bytes of a key.
+
+    Raises:
+        InvalidKey: It can't be one: a list, a dict, a set, NaN, a number over 255 bytes, bytes that begin as those of a
+            typed key do.
+    """
     kind = type(key)
     if kind is str:
         return _utf8(key)
     if kind is bytes:
         plain: bytes = key
+        if plain >= PLAIN_END:
+            raise InvalidKey("bytes that begin with 16 bytes 0xFF are no key: typed keys begin so")
         return plain
     return PLAIN_END + _element(key, 0)
 
@@ -70,7 +77,7 @@ def unpack_key(data: bytes) -> Any:
         key, end = _read(data, len(PLAIN_END), 0)
     except (IndexError, struct.error, UnicodeDecodeError):
         raise UserError(_NOT_ONE) from None
-    if end != len(data) or pack_key(key) != data:
+    if end != len(data) or type(key) in (str, bytes) or PLAIN_END + _element(key, 0) != data:
         raise UserError(_NOT_ONE)
     return key
 
