@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyhaus.core.errors import LimitExceeded, UserError
-from keyhaus.core.objects import BYTES, DEPTH_MAX, OBJECT, TEXT, decode, from_json, json_text, jsonable, pack, unpack
+from keyhaus.core.limits import VALUE_DEPTH_MAX
+from keyhaus.core.objects import BYTES, OBJECT, TEXT, decode, from_json, json_text, jsonable, pack, unpack
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 _HASHABLE = st.recursive(
@@ -77,10 +78,10 @@ def nested(levels: int, kind: Any = list) -> Any:
 
 @pytest.mark.parametrize("kind", [list, tuple, frozenset])
 def test_nesting_has_a_bound(kind: Any) -> None:
-    value = nested(DEPTH_MAX, kind)
+    value = nested(VALUE_DEPTH_MAX, kind)
     assert same(unpack(*pack(value)), value)
     with pytest.raises(LimitExceeded, match="nesting"):
-        pack(nested(DEPTH_MAX + 1, kind))
+        pack(nested(VALUE_DEPTH_MAX + 1, kind))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_nesting_has_a_bound(kind: Any) -> None:
         msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"\x91\x01")),
         msgspec.msgpack.encode(msgspec.msgpack.Ext(2, b"\x91\x90")),  # a list in a set
         b"\x91" * 100_000 + b"\x01",
-        b"\x91" * (DEPTH_MAX + 1) + b"\x01",
+        b"\x91" * (VALUE_DEPTH_MAX + 1) + b"\x01",
     ],
 )
 def test_what_is_no_object_is_refused(data: bytes) -> None:

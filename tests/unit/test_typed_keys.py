@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyhaus.core.errors import UserError
+from keyhaus.core.errors import LimitExceeded, UserError
 from keyhaus.core.keys import PLAIN_END, InvalidKey, pack_key, unpack_key
 from keyhaus.core.objects import pack
+from tests.support.colliding import of_one_hash
 from tests.support.sessions import Caller, Sessions
 
 NUMBERS = (
@@ -87,6 +88,17 @@ def test_what_begins_like_a_typed_key_may_be_within_one() -> None:
     for data in (b"\x01" + PLAIN_END + b"\0", b"\x01x\0", b"\x02x\0"):
         with pytest.raises(UserError, match="no typed key"):
             unpack_key(PLAIN_END + data)
+
+
+def test_elements_that_were_chosen_to_collide_are_refused() -> None:
+    numbers = of_one_hash(2000)["integers"]
+    for count in (50, 1999):
+        packed = pack_key(frozenset(numbers[:count]))
+        if count == 50:
+            assert unpack_key(packed) == frozenset(numbers[:count])
+        else:
+            with pytest.raises(LimitExceeded, match="key-probes"):
+                unpack_key(packed)
 
 
 def test_nesting_is_bounded() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyhaus.core.codec import Codec
 from keyhaus.core.errors import Error
-from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE
+from keyhaus.core.limits import OUTPUT_BYTES_PAUSE, PIPELINE_BYTES_PAUSE, UNTERMINATED_BYTES_MAX
 from keyhaus.core.request import NeedData
 from keyhaus.core.wait import Wait
 from keyhaus.protocol.text import TextCodec
@@ -31,7 +31,6 @@ log = logging.getLogger("keyhaus.connection")
 LINGER_SECONDS: Final = 1.0
 BURST_NS: Final = 5_000_000  # how long one connection may execute before the others have their turn
 UNTERMINATED_SECONDS: Final = 0.02
-UNTERMINATED_BYTES_MAX: Final = 1024
 HELD_OVERHEAD: Final = 128  # of one held reply: its tuple, its number, its bytes object
 
 
