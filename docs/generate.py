@@ -138,8 +138,8 @@ def amount(value: object) -> str:
 
 
 def limit_tables() -> str:
-    """The limits by the headings of their module, each with its value, its setting and its remark."""
-    names = _settings_of_limits()
+    """The limits by the headings of their module, each with its value, its setting, its error and its remark."""
+    names, errors = _settings_of_limits(), _errors_of_limits()
     parts: list[str] = []
     comment: list[str] = []
     in_table = False
@@ -155,12 +155,12 @@ def limit_tables() -> str:
             if not in_table:
                 if comment:
                     parts.append(f"\n{' '.join(comment).rstrip('.')}:\n")
-                parts.append("\n| limit | value | setting | remark |\n|---|---|---|---|\n")
+                parts.append("\n| limit | value | setting | in errors | remark |\n|---|---|---|---|---|\n")
                 in_table = True
             value = getattr(limits, name)
             shown = amount(value) if "BYTES" in name else f"{value:,}"
-            setting = ", ".join(f"`{entry}`" for entry in names.get(name, ()))
-            parts.append(f"| `{name}` | {shown} | {setting} | {remark or ''} |\n")
+            setting, told = (", ".join(f"`{entry}`" for entry in table.get(name, ())) for table in (names, errors))
+            parts.append(f"| `{name}` | {shown} | {setting} | {told} | {remark or ''} |\n")
     return "".join(parts).lstrip("\n")
 
 
@@ -173,6 +173,30 @@ def _settings_of_limits() -> dict[str, list[str]]:
             if isinstance(name, ast.Constant) and isinstance(default, ast.Attribute):
                 found.setdefault(default.attr, []).append(str(name.value))
     return found
+
+
+def _errors_of_limits() -> dict[str, list[str]]:
+    """By which names errors tell of which limit, where it is no setting's: from what `LimitExceeded` is made with."""
+    found: dict[str, set[str]] = {}
+    for path in Path(keyhaus.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        if "LimitExceeded(" in text:
+            for name, most in _limits_told(ast.parse(text)):
+                found.setdefault(most, set()).add(name)
+    for entries in _settings_of_limits().values():
+        for names in found.values():
+            names.difference_update(entries)
+    return {limit: sorted(names) for limit, names in found.items()}
+
+
+def _limits_told(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "LimitExceeded":
+            name, _, most, *_ = node.args
+            assert isinstance(name, ast.Constant)
+            limit = most.attr if isinstance(most, ast.Attribute) else most.id if isinstance(most, ast.Name) else ""
+            if hasattr(limits, limit):
+                yield str(name.value), limit
 
 
 # journal.md, and the grammars of all layouts

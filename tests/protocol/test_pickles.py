@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyhaus.core.errors import LimitExceeded, UserError
-from keyhaus.core.objects import INTEGER_BYTES_MAX
+from keyhaus.core.limits import INTEGER_BYTES_MAX
 from keyhaus.protocol.frame.pickles import BadPayload, UnsafePickle, read_pickle
 
 PROTOCOLS: Final = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -130,6 +130,14 @@ def test_every_error_of_the_python_client_is_described_with_whether_to_retry() -
     assert rows == {name: "yes" if kind.retryable else "no" for name, kind in kinds.items()}
 
 
+def test_every_limit_that_an_error_names_is_on_the_page() -> None:
+    page = (_DOCS / "reference" / "limits.md").read_text()
+    source = "".join(path.read_text() for path in (_ROOT / "src").rglob("*.py"))
+    names = set(re.findall(r'LimitExceeded\(\s*"([a-z-]+)"', source))
+    assert len(names) > 15
+    assert [name for name in sorted(names) if name not in page] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (_ROOT / "mkdocs.yml").read_text()
     missing = [str(path.relative_to(_DOCS)) for path in _DOCS.rglob("*.md")]

@@ -110,6 +110,7 @@ def test_what_a_dict_asks_for(given: dict[str, Any], request_: list[bytes], form
         ({"cmd": "GET", "key": [1]}, "INVALID_KEY"),
         ({"cmd": "GET", "key": {"a": 1}}, "INVALID_KEY"),
         ({"cmd": "GET", "key": float("nan")}, "INVALID_KEY"),
+        ({"cmd": "GET", "key": b"\xff" * 16 + b"\x15\x07"}, "INVALID_KEY"),
         ({"cmd": "BULKSET", "items": 5}, "BAD_REQUEST"),
         ({"cmd": "BULKSET", "items": [("a",)]}, "BAD_REQUEST"),
         ({"cmd": "BULKSET", "items": [("a", 1), ([], 2)]}, "INVALID_KEY"),

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyhaus.core.errors import LimitExceeded, UserError
-from keyhaus.core.objects import BYTES, DEPTH_MAX, OBJECT, TEXT, decode, from_json, json_text, jsonable, pack, unpack
+from keyhaus.core.limits import VALUE_DEPTH_MAX
+from keyhaus.core.objects import BYTES, OBJECT, TEXT, decode, from_json, json_text, jsonable, pack, unpack
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 _HASHABLE = st.recursive(
@@ -77,10 +78,10 @@ def nested(levels: int, kind: Any = list) -> Any:
 
 @pytest.mark.parametrize("kind", [list, tuple, frozenset])
 def test_nesting_has_a_bound(kind: Any) -> None:
-    value = nested(DEPTH_MAX, kind)
+    value = nested(VALUE_DEPTH_MAX, kind)
     assert same(unpack(*pack(value)), value)
     with pytest.raises(LimitExceeded, match="nesting"):
-        pack(nested(DEPTH_MAX + 1, kind))
+        pack(nested(VALUE_DEPTH_MAX + 1, kind))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_nesting_has_a_bound(kind: Any) -> None:
         msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"\x91\x01")),
         msgspec.msgpack.encode(msgspec.msgpack.Ext(2, b"\x91\x90")),  # a list in a set
         b"\x91" * 100_000 + b"\x01",
-        b"\x91" * (DEPTH_MAX + 1) + b"\x01",
+        b"\x91" * (VALUE_DEPTH_MAX + 1) + b"\x01",
     ],
 )
 def test_what_is_no_object_is_refused(data: bytes) -> None:
@@ -114,6 +115,14 @@ def test_extensions_within_extensions_have_a_bound() -> None:
     ("value", "told"),
     [
         ({3, 1, 2}, "[1,2,3]"),
+        ({10, 9, -1, 0.5}, "[-1,0.5,9,10]"),
+        (frozenset({10, 2}), "[2,10]"),
+        ({True, 0, 1 << 80, -1e300}, f"[-1e+300,0,true,{1 << 80}]"),
+        (
+            {10, 9.5, None, "b", "a", b"x", (2,), (10,), frozenset({3, 20})},
+            '[9.5,10,"a","b",[10],[2],[3,20],null,{"base64":"eA=="}]',
+        ),
+        ({3, float("nan"), 1, float("inf"), 2}, "[1,2,3,null,null]"),
         ((1, b"\xff"), '[1,{"base64":"/w=="}]'),
         (float("nan"), "null"),
         ({1: 2, None: 3, (1, 2): 4}, '{"1":2,"null":3,"[1,2]":4}'),

@@ -9,21 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyhaus.core.errors import UserError
+from keyhaus.core.errors import LimitExceeded, UserError
 from keyhaus.core.keys import PLAIN_END, InvalidKey, pack_key, unpack_key
 from keyhaus.core.objects import pack
+from tests.support.colliding import of_one_hash
 from tests.support.sessions import Caller, Sessions
 
 NUMBERS = (
     st.integers() | st.floats(allow_nan=False) | st.booleans() | st.integers(min_value=-(1 << 600), max_value=1 << 600)
 )
-LEAVES = st.none() | NUMBERS | st.text() | st.binary()
+LEAVES = st.none() | NUMBERS | st.text() | st.binary() | st.binary(max_size=4).map(lambda tail: PLAIN_END + tail)
 ELEMENTS = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=12
 )
 
 
-@given(ELEMENTS)
+def _can_be(key: Any) -> bool:
+    """Whether it can be a key: bytes that begin as typed keys do can't, though they can be within one."""
+    if not isinstance(key, bytes) or not key.startswith(PLAIN_END):
+        return True
+    with pytest.raises(InvalidKey):
+        pack_key(key)
+    return False
+
+
+@given(ELEMENTS.filter(_can_be))
 def test_a_key_reads_as_an_equal_one(key: Any) -> None:
     packed = pack_key(key)
     if isinstance(key, bytes):
@@ -34,7 +44,7 @@ def test_a_key_reads_as_an_equal_one(key: Any) -> None:
         assert hash(unpack_key(packed)) == hash(key)
 
 
-@given(ELEMENTS, ELEMENTS)
+@given(ELEMENTS.filter(_can_be), ELEMENTS.filter(_can_be))
 def test_keys_are_one_exactly_where_they_are_equal(one: Any, other: Any) -> None:
     same = one == other
     for text, data in ((one, other), (other, one)):
@@ -60,11 +70,35 @@ def test_numbers_that_are_equal_are_one_key(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [[], {}, set(), math.nan, 1 << 2040, -(1 << 2040), (1, []), bytearray(b"x"), object(), "\ud800", ("\ud800",)]
+    "key",
+    [
+        *([], {}, set(), math.nan, 1 << 2040, -(1 << 2040), (1, []), bytearray(b"x"), object(), "\ud800", ("\ud800",)),
+        *(PLAIN_END, pack_key(7), PLAIN_END + b"x"),
+    ],
 )
 def test_what_can_be_no_key(key: Any) -> None:
     with pytest.raises(InvalidKey):
         pack_key(key)
+
+
+def test_what_begins_like_a_typed_key_may_be_within_one() -> None:
+    assert pack_key(b"\xff" * 15 + b"\xfe") < PLAIN_END
+    for key in ((PLAIN_END,), frozenset({pack_key(7)})):
+        assert unpack_key(pack_key(key)) == key
+    for data in (b"\x01" + PLAIN_END + b"\0", b"\x01x\0", b"\x02x\0"):
+        with pytest.raises(UserError, match="no typed key"):
+            unpack_key(PLAIN_END + data)
+
+
+def test_elements_that_were_chosen_to_collide_are_refused() -> None:
+    numbers = of_one_hash(2000)["integers"]
+    for count in (50, 1999):
+        packed = pack_key(frozenset(numbers[:count]))
+        if count == 50:
+            assert unpack_key(packed) == frozenset(numbers[:count])
+        else:
+            with pytest.raises(LimitExceeded, match="key-probes"):
+                unpack_key(packed)
 
 
 def test_nesting_is_bounded() -> None:

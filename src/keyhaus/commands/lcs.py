@@ -12,13 +12,12 @@ from typing import Any, Final, NamedTuple
 from keyhaus.commands.spec import Flag, Keys, command, integer, option
 from keyhaus.core.context import Context
 from keyhaus.core.errors import LimitExceeded, Syntax, UserError
-from keyhaus.core.limits import MIB
+from keyhaus.core.limits import LCS_BYTES_MAX
 from keyhaus.store import record as rec
 from keyhaus.store.record import OBJECT
 from keyhaus.store.transaction import Transaction
 
 CELL_BYTES: Final = 4  # what a cell takes in Redis, whose bound on the table is ours
-LCS_BYTES_MAX: Final = 1 * MIB  # of both strings together: as many steps the walk through the table may take
 
 
 class _Match(NamedTuple):

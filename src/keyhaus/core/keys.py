@@ -26,17 +26,16 @@ import math
 import struct
 from typing import Any, Final
 
+from keyhaus.core.collisions import made
 from keyhaus.core.errors import UserError
+from keyhaus.core.limits import KEY_DEPTH_MAX, KEY_INTEGER_BYTES_MAX
 
 PLAIN_END: Final = b"\xff" * 16
 """The first key behind all plain ones."""
 
-DEPTH_MAX: Final = 32  # of tuples and frozensets within each other
-
 _NONE, _BYTES, _TEXT, _TUPLE, _ZERO, _DOUBLE, _SET = 0x00, 0x01, 0x02, 0x05, 0x14, 0x21, 0x40
 _BIG, _BIG_NEGATIVE = 0x1D, 0x0B
 _SMALL_BYTES: Final = 8
-_INTEGER_BYTES_MAX: Final = 255
 _ESCAPE: Final = b"\0\xff"
 _double: Final = struct.Struct(">d")
 _NOT_ONE: Final = "this is no typed key"
@@ -49,18 +48,30 @@ class InvalidKey(UserError):
 
 
 def pack_key(key: Any) -> bytes:
-    """The bytes of a key. Raises InvalidKey for what can't be one: lists, dicts, sets, NaN, numbers over 255 bytes."""
+    """The bytes of a key.
+
+    Raises:
+        InvalidKey: It can't be one: a list, a dict, a set, NaN, a number over 255 bytes, bytes that begin as those of a
+            typed key do.
+    """
     kind = type(key)
     if kind is str:
         return _utf8(key)
     if kind is bytes:
         plain: bytes = key
+        if plain >= PLAIN_END:
+            raise InvalidKey("bytes that begin with 16 bytes 0xFF are no key: typed keys begin so")
         return plain
     return PLAIN_END + _element(key, 0)
 
 
 def unpack_key(data: bytes) -> Any:
-    """A key of its bytes: a plain one is text where it is UTF-8, else bytes. Raises UserError for what is none."""
+    """A key of its bytes: a plain one is text where it is UTF-8, else bytes.
+
+    Raises:
+        UserError: It is none.
+        LimitExceeded: The elements of a frozenset in it collide too often.
+    """
     if data < PLAIN_END:
         try:
             return data.decode()
@@ -70,7 +81,7 @@ def unpack_key(data: bytes) -> Any:
         key, end = _read(data, len(PLAIN_END), 0)
     except (IndexError, struct.error, UnicodeDecodeError):
         raise UserError(_NOT_ONE) from None
-    if end != len(data) or pack_key(key) != data:
+    if end != len(data) or type(key) in (str, bytes) or PLAIN_END + _element(key, 0) != data:
         raise UserError(_NOT_ONE)
     return key
 
@@ -101,8 +112,8 @@ def _element(value: Any, depth: int) -> bytes:
     if kind is float:
         return _integer(int(value)) if math.isfinite(value) and value.is_integer() else _floating(value)
     if kind is tuple or kind is frozenset:
-        if depth == DEPTH_MAX:
-            raise InvalidKey(f"a key is nested in at most {DEPTH_MAX} levels")
+        if depth == KEY_DEPTH_MAX:
+            raise InvalidKey(f"a key is nested in at most {KEY_DEPTH_MAX} levels")
         elements = [_element(item, depth + 1) for item in value]
         return (b"\x05" + b"".join(elements) if kind is tuple else b"\x40" + b"".join(sorted(elements))) + b"\0"
     raise InvalidKey(f"a key is None, a bool, int, float, str, bytes, tuple or frozenset, not {kind.__name__}")
@@ -110,8 +121,8 @@ def _element(value: Any, depth: int) -> bytes:
 
 def _integer(number: int) -> bytes:
     size = (abs(number).bit_length() + 7) // 8
-    if size > _INTEGER_BYTES_MAX:
-        raise InvalidKey(f"a key's numbers have at most {_INTEGER_BYTES_MAX} bytes")
+    if size > KEY_INTEGER_BYTES_MAX:
+        raise InvalidKey(f"a key's numbers have at most {KEY_INTEGER_BYTES_MAX} bytes")
     if number >= 0:
         data = number.to_bytes(size, "big")
         return bytes((_ZERO + size,)) + data if size <= _SMALL_BYTES else bytes((_BIG, size)) + data
@@ -169,10 +180,10 @@ def _read_string(data: bytes, at: int, *, text: bool) -> tuple[Any, int]:
 
 
 def _read_many(data: bytes, at: int, depth: int, code: int) -> tuple[Any, int]:
-    if depth == DEPTH_MAX:
+    if depth == KEY_DEPTH_MAX:
         raise UserError(_NOT_ONE)
     items: list[Any] = []
     while data[at] != 0 or data[at + 1 : at + 2] == b"\xff":
         item, at = _read(data, at, depth + 1)
         items.append(item)
-    return tuple(items) if code == _TUPLE else frozenset(items), at + 1
+    return tuple(items) if code == _TUPLE else made(frozenset, items), at + 1

@@ -21,8 +21,23 @@ BULK_BYTES_MAX: Final = 512 * MIB  # Redis' proto-max-bulk-len: a longer announc
 REQUEST_BYTES_MAX: Final = 128 * MIB
 ARGUMENTS_MAX: Final = 1024 * KIB
 INLINE_BYTES_MAX: Final = 64 * KIB  # Redis' PROTO_INLINE_MAX_SIZE, of length lines too
-PICKLE_BYTES_FREE: Final = 16 * MIB  # what a pickle may stand for when all that it refers to is written out
-PICKLE_BYTES_FACTOR: Final = 16  # so much more for each byte of the pickle
+UNTERMINATED_BYTES_MAX: Final = 1 * KIB  # a line without an end that counts as one, where --text-unterminated allows it
+
+# What one value may be.
+VALUE_DEPTH_MAX: Final = 64  # levels of nesting
+VALUE_BYTES_FREE: Final = 16 * MIB  # what one may stand for, however small it is: value-bytes in errors
+VALUE_BYTES_FACTOR: Final = 16  # so much more for each byte of its MessagePack or its pickle
+VALUE_BYTES_UNCHECKED: Final = 2 * KIB  # so short a MessagePack can't stand for much
+KEY_PROBES_MAX: Final = 128  # others that a key of a dict or set may collide with, on average
+KEYS_UNCHECKED: Final = 2 * KEY_PROBES_MAX  # so few keys of a dict or set can't collide more often
+INTEGER_BYTES_MAX: Final = 1 * KIB  # a larger integer has more digits than Python writes out
+INTEGER_DIGITS_MAX: Final = 2560  # of an integer in a pickle's text: so many bytes have fewer
+PICKLE_MARKS_MAX: Final = 256  # open at once: a pickler has at most three for each level of nesting
+PICKLE_FLOAT_BYTES_MAX: Final = 400  # of a float in a pickle's text
+
+# What one typed key may be.
+KEY_DEPTH_MAX: Final = 32  # tuples and frozensets within each other
+KEY_INTEGER_BYTES_MAX: Final = 255  # of a number in one
 
 # What one transaction, or a single command, may write.
 TRANSACTION_BYTES_MAX: Final = 64 * MIB
@@ -57,6 +72,7 @@ CURSOR_BYTES_MAX: Final = 16 * MIB
 COMMAND_NAMES_MAX: Final = 1000  # of one COMMAND INFO
 CONFIG_PATTERNS_MAX: Final = 1000  # of one CONFIG GET
 CONFIG_PATTERN_BYTES_MAX: Final = 16 * KIB  # all of them together
+LCS_BYTES_MAX: Final = 1 * MIB  # of both strings of LCS: as many steps the walk through its table may take
 LZF_BYTES_MAX: Final = 512 * KIB  # packed bytes of a compressed string that RESTORE takes
 
 SCAN_COUNT_MAX: Final = 10_000  # keys that one page of SCAN or RANGE looks at

@@ -9,6 +9,8 @@ An object is None, a bool, int, float, str, bytes, list, tuple, dict, set or fro
 form for are extensions, each around the MessagePack of an array: 1 a tuple, 2 a set, 3 a frozenset; and 4, an integer
 beyond 64 bits, as its two's complement, big-endian; and 5, a dict some of whose keys are extensions, as an array of
 keys and values by turns. A TEXT or BYTES value is what Redis calls a string.
+
+Invariant: reading a value takes memory and time that are linear in its bytes, whoever chose them.
 """
 
 from __future__ import annotations
@@ -20,17 +22,17 @@ from typing import Any, Final
 
 import msgspec
 
+from keyhaus.core.budget import too_deep
+from keyhaus.core.collisions import fill, made
 from keyhaus.core.errors import LimitExceeded, UserError
+from keyhaus.core.limits import INTEGER_BYTES_MAX, VALUE_BYTES_UNCHECKED, VALUE_DEPTH_MAX
+from keyhaus.core.packed import FROZENSET, INTEGER, PAIRS, SET, TUPLE, look
 
 TEXT: Final = "TEXT"
 BYTES: Final = "BYTES"
 OBJECT: Final = "OBJECT"
 
-DEPTH_MAX: Final = 64  # of nesting
-INTEGER_BYTES_MAX: Final = 1024  # of one integer: a larger one has more digits than Python writes out
-_TUPLE, _SET, _FROZENSET, _INTEGER, _PAIRS = 1, 2, 3, 4, 5
-_ARRAYS: Final[dict[type, int]] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
-_BUILD: Final[dict[int, type]] = {number: kind for kind, number in _ARRAYS.items()}
+_ARRAYS: Final[dict[type, int]] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
 _AS_IT_IS: Final = frozenset((type(None), bool, float, bytes))
 _NESTS: Final = frozenset((list, dict, *_ARRAYS))
 _INT_MIN, _INT_END = -(1 << 63), 1 << 64
@@ -42,19 +44,22 @@ def pack(value: Any) -> tuple[str, bytes]:
 
     Raises:
         UserError: It is, or holds, something else than the types above.
-        LimitExceeded: It is nested too deeply.
+        LimitExceeded: It is nested too deeply, or stands for more than may be read again.
     """
     kind = type(value)
     if kind is str:
         return TEXT, _utf8(value)
     if kind is bytes or kind is bytearray:
         return BYTES, bytes(value)
-    return OBJECT, encode(value)
+    data = encode(value)
+    if len(data) > VALUE_BYTES_UNCHECKED:
+        look(data)
+    return OBJECT, data
 
 
 def encode(value: Any) -> bytes:
-    """The MessagePack of any value, text and bytes too. Raises as `pack`."""
-    return _encoder.encode(_packable(value, DEPTH_MAX))
+    """The MessagePack of any value, text and bytes too. Raises as `pack`, but not for how much it stands for."""
+    return _encoder.encode(_packable(value, VALUE_DEPTH_MAX))
 
 
 def unpack(kind: str, data: bytes) -> Any:
@@ -72,9 +77,11 @@ def decode(data: bytes | memoryview) -> Any:
 
     Raises:
         UserError: It is none that `pack` makes.
-        LimitExceeded: It is nested too deeply.
+        LimitExceeded: It is nested too deeply, stands for too much, or keys in it collide too often.
     """
     try:
+        if len(data) > VALUE_BYTES_UNCHECKED:
+            look(bytes(data), _decoder.decode)
         value = _decoder.decode(data)
     except RecursionError:
         raise too_deep() from None
@@ -86,22 +93,30 @@ def decode(data: bytes | memoryview) -> Any:
 
 
 def _extension(code: int, data: memoryview) -> Any:
-    if code == _INTEGER:
+    if code == INTEGER:
         if len(data) > INTEGER_BYTES_MAX:
             raise LimitExceeded("integer-bytes", len(data), INTEGER_BYTES_MAX)
         return int.from_bytes(data, "big", signed=True)
-    if code not in _BUILD and code != _PAIRS:
+    if code not in (TUPLE, SET, FROZENSET, PAIRS):
         raise UserError(f"this is no value in MessagePack: extension {code} is unknown")
     items = _decoder.decode(data)  # what it is nested in is bounded by Python's own recursion until `check_depth` looks
-    if not isinstance(items, list) or (code == _PAIRS and len(items) % 2):
+    if not isinstance(items, list) or (code == PAIRS and len(items) % 2):
         raise UserError(f"this is no value in MessagePack: extension {code} holds no array of its kind")
-    return dict(zip(items[::2], items[1::2], strict=True)) if code == _PAIRS else _BUILD[code](items)
+    if code == TUPLE:
+        return tuple(items)
+    if code == SET:
+        return made(set, items)
+    if code == FROZENSET:
+        return made(frozenset, items)
+    pairs: dict[Any, Any] = {}
+    fill(pairs, items[::2], items[1::2])
+    return pairs
 
 
 _decoder: Final = msgspec.msgpack.Decoder(ext_hook=_extension)
 
 
-def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
+def check_depth(value: Any, room: int = VALUE_DEPTH_MAX) -> None:
     """Raises LimitExceeded for a list, dict, tuple, set or frozenset that is nested too deeply."""
     if not room:
         raise too_deep()
@@ -112,10 +127,6 @@ def check_depth(value: Any, room: int = DEPTH_MAX) -> None:
         for item in value.values():
             if type(item) in _NESTS:
                 check_depth(item, room - 1)
-
-
-def too_deep() -> LimitExceeded:
-    return LimitExceeded("value-depth", DEPTH_MAX + 1, DEPTH_MAX, "levels of nesting")
 
 
 def _utf8(text: str) -> bytes:
@@ -139,7 +150,7 @@ def _packable(value: Any, room: int) -> Any:
         size = value.bit_length() // 8 + 1
         if size > INTEGER_BYTES_MAX:
             raise LimitExceeded("integer-bytes", size, INTEGER_BYTES_MAX)
-        return msgspec.msgpack.Ext(_INTEGER, value.to_bytes(size, "big", signed=True))
+        return msgspec.msgpack.Ext(INTEGER, value.to_bytes(size, "big", signed=True))
     if kind is bytearray:
         return bytes(value)
     if kind not in _NESTS:
@@ -154,7 +165,7 @@ def _packable(value: Any, room: int) -> Any:
         if not any(isinstance(key, msgspec.msgpack.Ext) for key in keys):
             return dict(zip(keys, items, strict=True))
         pairs = [part for pair in zip(keys, items, strict=True) for part in pair]
-        return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(pairs))
+        return msgspec.msgpack.Ext(PAIRS, _encoder.encode(pairs))
     packed = [_packable(item, room - 1) for item in value]
     return packed if kind is list else msgspec.msgpack.Ext(_ARRAYS[kind], _encoder.encode(packed))
 
@@ -184,7 +195,12 @@ def jsonable(value: Any) -> Any:
     if kind is dict:
         return {key if type(key) is str else _text(key): jsonable(item) for key, item in value.items()}
     items = [jsonable(item) for item in value]
-    return sorted(items, key=lambda item: (type(item).__name__, str(item))) if kind in (set, frozenset) else items
+    return sorted(items, key=_rank) if kind in (set, frozenset) else items
+
+
+def _rank(item: Any) -> tuple[int, float, str]:
+    """By what a set's members are sorted: numbers, then whatever else by its JSON. Neither NaN nor infinity is left."""
+    return (0, item, "") if isinstance(item, int | float) else (1, 0, _json(item))
 
 
 def _text(key: Any) -> str:
@@ -193,7 +209,11 @@ def _text(key: Any) -> str:
 
 def json_text(value: Any) -> bytes:
     """The JSON of a value, in UTF-8. An integer of any size is a number."""
-    return json.dumps(jsonable(value), ensure_ascii=False, separators=(",", ":")).encode()
+    return _json(jsonable(value)).encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def from_json(value: Any) -> Any:

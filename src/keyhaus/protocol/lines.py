@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from keyhaus.core import limits
+from keyhaus.core.budget import too_deep
 from keyhaus.core.errors import Error, Internal, LimitExceeded, ProtocolError
-from keyhaus.core.objects import too_deep
 from keyhaus.core.request import NEED_DATA, REQUESTS_AT_ONCE, NeedData, Refused, Request
 from keyhaus.protocol.inline import is_http
 from keyhaus.protocol.json_replies import to_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from keyhaus.core.limits import UNTERMINATED_BYTES_MAX
 from keyhaus.protocol.text import TextCodec
 from keyhaus.server.connection import Connection
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from keyhaus.server.server import Server
 
 UNTERMINATED_SECONDS: Final = 0.02
-UNTERMINATED_BYTES_MAX: Final = 1024
 
 
 class UnterminatedConnection(Connection):

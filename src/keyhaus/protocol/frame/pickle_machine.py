@@ -10,7 +10,9 @@ import codecs
 from collections.abc import Callable
 from typing import Any, Final
 
-from keyhaus.protocol.frame.plain_data import SET, SLOT, Named, Room, UnsafePickle
+from keyhaus.core.budget import CONTAINER_BYTES
+from keyhaus.core.collisions import Set
+from keyhaus.protocol.frame.plain_data import Named, Room, UnsafePickle
 
 UnpackFrom = Callable[[bytes, int], tuple[Any, ...]]
 """Reads one number at an offset."""
@@ -114,29 +116,26 @@ class Machine:
             raise ValueError(f"keys and values are put into a {named(target)}")
         if len(items) % 2:
             raise ValueError("a dict's last key has no value")
-        pairs = iter(items)
-        for key in pairs:
-            if type(key) is not str:
-                break
-            target[key] = next(pairs)
-        else:
-            return
-        keys = items[::2]
-        self.room.take_keys(keys, target)
-        target.update(zip(keys, items[1::2], strict=True))
+        if not self.room.placed:
+            pairs = iter(items)
+            for key in pairs:
+                if type(key) is not str:
+                    items = [key, *pairs]
+                    break
+                target[key] = next(pairs)
+            else:
+                return
+        self.room.put(target, items[::2], items[1::2])
 
     def add_items(self, target: Any, items: list[Any]) -> None:
         """Puts members into a set."""
         if type(target) is not set:
             raise ValueError(f"members are added to a {named(target)}")
-        self.room.take_keys(items, target)
-        target.update(items)
+        self.room.add(target, items)
 
-    def push_set(self, kind: type[set[Any]] | type[frozenset[Any]], items: list[Any]) -> None:
+    def push_set(self, kind: type[Set], items: list[Any]) -> None:
         """Pushes a set or frozenset of members."""
-        self.room.spend(SET)
-        self.room.take_keys(items, [])
-        self.stack.append(kind(items))
+        self.stack.append(self.room.made(kind, items))
 
     # calls of the functions that old protocols name
 
@@ -153,9 +152,12 @@ class Machine:
         """Pushes what a named function makes of plain data, in the forms that picklers write."""
         kinds = tuple(map(type, arguments))
         if name in ("set", "frozenset") and kinds in ((), (list,), (tuple,)):
-            self.room.spend(SLOT * sum(map(len, arguments)))
+            self.room.spend(CONTAINER_BYTES * sum(map(len, arguments)))  # what is hashed takes as long as a container
             items: list[Any] = list(*arguments)
-            self.push_set(set if name == "set" else frozenset, items)
+            if name == "set":
+                self.push_set(set, items)
+            else:
+                self.push_set(frozenset, items)
         elif name in ("bytes", "bytearray") and not kinds:
             self.stack.append(b"")
         elif name == "bytearray" and kinds == (bytes,):

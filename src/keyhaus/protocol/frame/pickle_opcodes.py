@@ -8,15 +8,14 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from keyhaus.core.budget import CONTAINER_BYTES, SET_BYTES
 from keyhaus.core.errors import LimitExceeded
-from keyhaus.core.objects import INTEGER_BYTES_MAX
+from keyhaus.core.limits import INTEGER_BYTES_MAX, INTEGER_DIGITS_MAX, PICKLE_FLOAT_BYTES_MAX
 from keyhaus.protocol.frame.pickle_machine import Machine, UnpackFrom, named
-from keyhaus.protocol.frame.plain_data import CONTAINER, SET, Named, UnsafePickle
+from keyhaus.protocol.frame.plain_data import Named, UnsafePickle
 
 _PROTOCOL_MAX: Final = 5
 FREE_TEXT: Final = 32  # characters of a text that is referred to again at no cost: the reference is as large
-_DIGITS_MAX: Final = 5 * INTEGER_BYTES_MAX // 2  # an integer of so many bytes has fewer
-_FLOAT_CHARACTERS_MAX: Final = 400
 
 _integer_text: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)").fullmatch
 _float_text: Final = re.compile(rb"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)").fullmatch
@@ -102,8 +101,8 @@ def _push(value: Any) -> Callable[[Machine], None]:
 
 
 def _integer(text: bytes) -> int:
-    if len(text) > _DIGITS_MAX:
-        raise LimitExceeded("integer-digits", len(text), _DIGITS_MAX, "digits")
+    if len(text) > INTEGER_DIGITS_MAX:
+        raise LimitExceeded("integer-digits", len(text), INTEGER_DIGITS_MAX, "digits")
     if not _integer_text(text):
         raise ValueError(f"{text[:40]!r} is no integer")
     number = int(text)
@@ -140,7 +139,7 @@ def _number(unpack_from: UnpackFrom, size: int) -> Callable[[Machine], None]:
 
 def _float_in_text(machine: Machine) -> None:
     text = machine.line()
-    if len(text) > _FLOAT_CHARACTERS_MAX or not _float_text(text):
+    if len(text) > PICKLE_FLOAT_BYTES_MAX or not _float_text(text):
         raise ValueError(f"{text[:40]!r} is no float")
     machine.stack.append(float(text))
 
@@ -210,23 +209,23 @@ def _long_string(machine: Machine) -> None:
 
 
 def _empty_list(machine: Machine) -> None:
-    machine.room.spend(CONTAINER)
+    machine.room.spend(CONTAINER_BYTES)
     machine.stack.append([])
 
 
 def _empty_set(machine: Machine) -> None:
-    machine.room.spend(SET)
+    machine.room.spend(SET_BYTES)
     machine.stack.append(set())
 
 
 def _list(machine: Machine) -> None:
-    machine.room.spend(CONTAINER)
+    machine.room.spend(CONTAINER_BYTES)
     items = machine.pop_mark()
     machine.stack.append(items)
 
 
 def _dict(machine: Machine) -> None:
-    machine.room.spend(CONTAINER)
+    machine.room.spend(CONTAINER_BYTES)
     items = machine.pop_mark()
     made: dict[Any, Any] = {}
     machine.put_items(made, items)
@@ -234,14 +233,14 @@ def _dict(machine: Machine) -> None:
 
 
 def _tuple(machine: Machine) -> None:
-    machine.room.spend(CONTAINER)
+    machine.room.spend(CONTAINER_BYTES)
     items = machine.pop_mark()
     machine.stack.append(tuple(items))
 
 
 def _tuple_of(size: int) -> Callable[[Machine], None]:
     def push(machine: Machine) -> None:
-        machine.room.spend(CONTAINER)
+        machine.room.spend(CONTAINER_BYTES)
         stack = machine.stack
         if len(stack) < size:
             raise IndexError

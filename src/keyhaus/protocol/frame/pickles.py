@@ -19,9 +19,11 @@ from __future__ import annotations
 import struct
 from typing import Any, Final
 
+from keyhaus.core.budget import CONTAINER_BYTES, too_deep
+from keyhaus.core.limits import PICKLE_MARKS_MAX
 from keyhaus.protocol.frame.pickle_machine import Machine
 from keyhaus.protocol.frame.pickle_opcodes import FREE_TEXT, HANDLERS
-from keyhaus.protocol.frame.plain_data import CONTAINER, BadPayload, UnsafePickle, too_deep
+from keyhaus.protocol.frame.plain_data import BadPayload, UnsafePickle
 
 __all__ = ["BadPayload", "UnsafePickle", "read_pickle", "read_usual"]
 
@@ -33,7 +35,6 @@ _BEFORE_KEY: Final = b"\x94\x8c\x03key\x94\x8c"
 _KEY: Final = _COMMAND + 3 + len(_BEFORE_KEY)
 _BEFORE_VALUE: Final = b"\x94\x8c\x05value\x94\x8c"
 _END: Final = b"\x94u."
-_MARKS_MAX: Final = 256  # open at once: a pickler has at most three for each level of nesting, and there are 64
 _frame_size: Final = struct.Struct("<Q").unpack_from
 
 
@@ -110,7 +111,7 @@ def _run(machine: Machine) -> Any:
                 memo.append(stack[-1])
                 at += 1
             elif opcode == 0x28:  # MARK
-                if len(marked) == _MARKS_MAX:
+                if len(marked) == PICKLE_MARKS_MAX:
                     raise too_deep()
                 marked.append(stack)
                 stack = []
@@ -119,7 +120,7 @@ def _run(machine: Machine) -> Any:
                 stack = marked.pop()
                 machine.put_items(stack[-1], items)
             elif opcode == 0x7D:  # EMPTY_DICT
-                machine.room.spend(CONTAINER)
+                machine.room.spend(CONTAINER_BYTES)
                 stack.append({})
             elif opcode == 0x2E:  # STOP
                 break

@@ -1,17 +1,17 @@
 """What a pickle may stand for: the bound on the data that its reader builds.
 
-A few bytes of a pickle can stand for very much: references double a list with each level, a byte makes a set of two
-hundred, keys can be chosen so that each is compared with all before it. So everything that costs more than the bytes
-that say it is counted, in bytes, up to `PICKLE_BYTES_FREE` and `PICKLE_BYTES_FACTOR` more for each byte of the pickle:
+References double a list with each level, a byte makes a set of two hundred. So everything that costs more than the
+bytes that say it is counted (`core/budget.py`), and besides containers that is:
 
-    a list, dict or tuple                      64, a set or frozenset 256
     a reference                                the text, bytes or integer that it refers to
-    a value that holds a container twice       all that it holds, as if it were written out
-    a tuple or frozenset that is hashed        all that it holds; and again for each key with the same hash beside it
-    what a function of old protocols is given  all that it is given
+    a value that holds a container twice       all that it holds, as if it were written out, 8 for each item
+    a tuple or frozenset that is hashed        all that it holds
+    what a function of old protocols is given  the length of a text; 64 for each item of a list or tuple
+
+Keys are put into dicts and sets as `core/collisions.py` allows it.
 
 Invariants: what is counted before it is done bounds memory and time; what passes the bound is never built. After `look`
-a value has at most `objects.DEPTH_MAX` levels, holds no circle, and can be walked in the time that its bound allows.
+a value has at most `VALUE_DEPTH_MAX` levels, holds no circle, and can be walked in the time that its bound allows.
 """
 
 from __future__ import annotations
@@ -20,19 +20,16 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any, Final
 
-from keyhaus.core import limits
+from keyhaus.core.budget import CONTAINER_BYTES, SET_BYTES, Budget, too_deep
+from keyhaus.core.collisions import Places, Set, made, may_collide
 from keyhaus.core.errors import LimitExceeded, UserError
-from keyhaus.core.objects import DEPTH_MAX
+from keyhaus.core.limits import VALUE_DEPTH_MAX
 
-CONTAINER: Final = 64
-SET: Final = 256
-SLOT: Final = 8
-_FEW: Final = 8  # keys that may have one hash all together: nothing is counted below
+_SLOT_BYTES: Final = 8
 _TEXTS: Final = frozenset((str, bytes))
 _HASHED: Final = frozenset((tuple, frozenset))
 _CONTAINERS: Final = frozenset((list, tuple, dict, set, frozenset))
-_SMALL_KEYS: Final = frozenset((str, bytes, float, bool, type(None)))
-_INT_MIN, _INT_END = -(1 << 63), 1 << 64
+_SMALL_KEYS: Final = frozenset((str, bytes, int, float, bool, type(None)))
 
 
 class BadPayload(UserError):
@@ -56,28 +53,21 @@ class Named:
         self.name = name
 
 
-class Room:
-    """The room of one pickle.
+class Room(Budget):
+    """The budget of one pickle.
 
     Attributes:
-        spent, most: Bytes.
         odd: Whether something is there that only a look at the whole value can bound.
+        placed: The dicts and sets whose keys are given their places, by their ids.
     """
 
-    __slots__ = ("_tallies", "_weights", "most", "odd", "spent")
+    __slots__ = ("_weights", "odd", "placed")
 
     def __init__(self, size: int) -> None:
-        self.spent = 0
-        self.most = limits.PICKLE_BYTES_FREE + limits.PICKLE_BYTES_FACTOR * size
+        super().__init__(size)
         self.odd = False
-        self._tallies: dict[int, tuple[Any, dict[int, int]]] | None = None  # of the keys' hashes, by dict or set
+        self.placed: dict[int, tuple[Any, Places]] = {}  # each is kept, so that no other one gets its id
         self._weights: dict[int, tuple[Any, int, int]] = {}  # what was looked at, how much it holds, on how many levels
-
-    def spend(self, count: int) -> None:
-        """Counts bytes before they are taken. Raises LimitExceeded."""
-        self.spent += count
-        if self.spent > self.most:
-            raise LimitExceeded("pickle-bytes", self.spent, self.most)
 
     def again(self, value: Any) -> None:
         """A value is referred to once more."""
@@ -91,45 +81,57 @@ class Room:
 
     # keys
 
-    def take_keys(self, keys: Collection[Any], target: Collection[Any]) -> None:
-        """Keys are about to be hashed, and put beside those of a dict or set.
+    def put(self, target: dict[Any, Any], keys: list[Any], values: list[Any]) -> None:
+        """Puts keys and values into a dict.
 
         Raises:
-            BadPayload: One of them can't be hashed.
+            BadPayload: One of the keys can't be hashed.
             UnsafePickle: One of them is, or holds, a function.
-            LimitExceeded: They hold too much, or too many of them have the same hash.
+            LimitExceeded: They hold too much, or collide too often.
         """
+        self._check_keys(keys)
+        places = self._places(target, keys)
+        if places is None:
+            target.update(zip(keys, values, strict=True))
+        else:
+            places.put(keys, values)
+
+    def add(self, target: set[Any], members: list[Any]) -> None:
+        """Puts members into a set. Raises as `put`."""
+        self._check_keys(members)
+        places = self._places(target, members)
+        if places is None:
+            target.update(members)
+        else:
+            places.put(members)
+
+    def made(self, kind: type[Set], members: list[Any]) -> Set:
+        """A set or frozenset. Raises as `put`."""
+        self.spend(SET_BYTES)
+        self._check_keys(members)
+        return made(kind, members)
+
+    def _places(self, target: dict[Any, Any] | set[Any], keys: Collection[Any]) -> Places | None:
+        known = self.placed.get(id(target))
+        if known is not None:
+            return known[1]
+        if not may_collide(keys, len(target) + len(keys)):
+            return None
+        places = Places(target)
+        self.placed[id(target)] = target, places
+        return places
+
+    def _check_keys(self, keys: Collection[Any]) -> None:
+        """Looks at what is about to be hashed. Raises as `put`."""
         if _SMALL_KEYS.issuperset(map(type, keys)):
             return
-        many = len(keys) + len(target) > _FEW
         for key in keys:
             kind = type(key)
-            if kind is int:
-                if many and not _INT_MIN <= key < _INT_END:
-                    self._compare(key, SLOT, target)
+            if kind in _HASHED:
+                weight, _ = self._weigh(key, VALUE_DEPTH_MAX, _HASHED)
+                self.spend(weight - CONTAINER_BYTES)  # which was counted when it was made
             elif kind not in _SMALL_KEYS:
-                if kind not in _HASHED:
-                    raise _no_key(key)
-                weight, _ = self._weigh(key, DEPTH_MAX, _HASHED)
-                self.spend(weight - CONTAINER)  # which was counted when it was made
-                if many:
-                    self._compare(key, weight, target)
-
-    def _compare(self, key: Any, weight: int, target: Collection[Any]) -> None:
-        """Counts a key once more for each one beside it that has the same hash."""
-        if self._tallies is None:
-            self._tallies = {}
-        # The target is kept, so that no other one gets its number.
-        _, tally = self._tallies.setdefault(id(target), (target, {}))
-        if not tally:
-            for other in target:
-                number = hash(other)
-                tally[number] = tally.get(number, 0) + 1
-        number = hash(key)
-        before = tally.get(number, 0)
-        tally[number] = before + 1
-        if before > _FEW:
-            self.spend(before * weight)
+                raise _no_key(key)
 
     # the whole value
 
@@ -144,8 +146,8 @@ class Room:
         if type(value) is Named:
             raise _no_data(value)
         # Fewer containers than there may be levels, none of them twice, are neither too deep nor too much.
-        if (self.odd or self.spent >= DEPTH_MAX * CONTAINER) and type(value) in _CONTAINERS:
-            self._weigh(value, DEPTH_MAX, _CONTAINERS)
+        if (self.odd or self.spent >= VALUE_DEPTH_MAX * CONTAINER_BYTES) and type(value) in _CONTAINERS:
+            self._weigh(value, VALUE_DEPTH_MAX, _CONTAINERS)
 
     def _weigh(self, container: Any, levels: int, kinds: frozenset[type]) -> tuple[int, int]:
         """How much a container holds, and on how many levels; those within it have to be of some kinds.
@@ -183,7 +185,7 @@ class Room:
         items: Iterable[Any] = container
         if type(container) is dict:
             items = chain(container, container.values())
-        weight, inner = CONTAINER + SLOT * len(container), []
+        weight, inner = CONTAINER_BYTES + _SLOT_BYTES * len(container), []
         for item in items:
             kind = type(item)
             if kind in _TEXTS:
@@ -198,12 +200,7 @@ class Room:
 
     def _check(self, weight: int) -> None:
         if weight > self.most:
-            raise LimitExceeded("pickle-bytes", weight, self.most)
-
-
-def too_deep() -> LimitExceeded:
-    """The error of what is nested too deeply."""
-    return LimitExceeded("value-depth", DEPTH_MAX + 1, DEPTH_MAX, "levels of nesting")
+            raise LimitExceeded("value-bytes", weight, self.most)
 
 
 def _no_data(named: Named) -> UnsafePickle:
