@@ -403,3 +403,9 @@ def test_what_could_not_be_read_again_is_not_packed() -> None:
         pack([[] for _ in range(400_000)])
     with pytest.raises(LimitExceeded, match="value-bytes"):
         pack([set() for _ in range(100_000)])
+
+
+def test_a_memo_with_gaps_is_counted_too() -> None:
+    """A memo that was begun at a large number is a dict, and each MEMOIZE of one byte an entry of it."""
+    with pytest.raises(LimitExceeded):
+        read_pickle(b"\x80\x04Nr\xff\xff\xff\xff" + b"\x94" * (4 << 20) + b".")

@@ -138,3 +138,11 @@ def test_base64_alone_means_bytes() -> None:
     assert from_json([{"base64": "", "x": 1}]) == [{"base64": "", "x": 1}]
     with pytest.raises(UserError, match="base64"):
         from_json({"base64": "?"})
+
+
+@pytest.mark.parametrize("within", [b"", b"\x91", b"\x81\xa1a", b"\x81", b"\x81\x01", b"\xc7\x07\x01\x91"])
+def test_timestamps_are_no_values(within: bytes) -> None:
+    """msgspec makes datetimes of them, which no JSON tells and no reply holds."""
+    timestamp = b"\xd6\xff\x00\x00\x00\x01"
+    with pytest.raises(UserError, match="datetime|unhashable"):
+        decode(within + timestamp + (b"\xc0" if within == b"\x81" else b""))

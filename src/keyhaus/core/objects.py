@@ -34,6 +34,7 @@ OBJECT: Final = "OBJECT"
 
 _ARRAYS: Final[dict[type, int]] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
 _AS_IT_IS: Final = frozenset((type(None), bool, float, bytes))
+_PLAIN: Final = _AS_IT_IS | {int, str}
 _NESTS: Final = frozenset((list, dict, *_ARRAYS))
 _INT_MIN, _INT_END = -(1 << 63), 1 << 64
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -89,6 +90,8 @@ def decode(data: bytes | memoryview) -> Any:
         raise UserError(f"this is no value in MessagePack: {error}") from None
     if type(value) in _NESTS:
         check_depth(value)
+    elif type(value) not in _PLAIN:
+        raise _foreign(value)
     return value
 
 
@@ -117,16 +120,27 @@ _decoder: Final = msgspec.msgpack.Decoder(ext_hook=_extension)
 
 
 def check_depth(value: Any, room: int = VALUE_DEPTH_MAX) -> None:
-    """Raises LimitExceeded for a list, dict, tuple, set or frozenset that is nested too deeply."""
+    """Raises LimitExceeded for a list, dict, tuple, set or frozenset that is nested too deeply.
+
+    Raises UserError for what is none of the types above: msgspec reads MessagePack's own timestamps, unasked.
+    """
     if not room:
         raise too_deep()
     for item in value:
         if type(item) in _NESTS:
             check_depth(item, room - 1)
+        elif type(item) not in _PLAIN:
+            raise _foreign(item)
     if type(value) is dict:
         for item in value.values():
             if type(item) in _NESTS:
                 check_depth(item, room - 1)
+            elif type(item) not in _PLAIN:
+                raise _foreign(item)
+
+
+def _foreign(value: Any) -> UserError:
+    return UserError(f"this is no value in MessagePack: a {type(value).__name__} in it is none of the types")
 
 
 def _utf8(text: str) -> bytes:

@@ -97,7 +97,7 @@ class Machine:
                 memo.append(value)
                 return
             self.room.spend(_MEMO_ENTRY * len(memo))
-            memo = self.memo = Gaps(enumerate(memo))
+            memo = self.memo = Gaps(memo, self.room)
         self.room.spend(_MEMO_ENTRY)
         memo[number] = value
 
@@ -172,7 +172,12 @@ class Machine:
 class Gaps(dict[int, Any]):
     """A memo whose numbers do not follow one another. MEMOIZE goes by how many there are, as in the library."""
 
+    def __init__(self, memo: list[Any], room: Room) -> None:
+        super().__init__(enumerate(memo))
+        self._room = room
+
     def append(self, value: Any) -> None:
+        self._room.spend(_MEMO_ENTRY)
         self[len(self)] = value
 
 
