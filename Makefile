@@ -41,7 +41,7 @@ soak: export KEYHAUS_SIMULATION ?= 3000
 soak: export KEYHAUS_DIFFERENTIAL ?= 5000
 soak: export KEYHAUS_HYPOTHESIS ?= soak
 soak: $(VENV)/.test ## The random and crash tests in their long forms (KEYHAUS_CRASH_CYCLES, KEYHAUS_HISTORIES, …)
-	$(BIN)/pytest $(SPREAD) $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 simulate: $(VENV)/.test ## The whole store, simulated: SEEDS=1-100000, SEEDS=4711 ARGS=--trace, PLANT=fault
 	$(BIN)/python -m tests.support.simulate $(SEEDS) $(if $(PLANT),--plant $(PLANT)) $(ARGS)

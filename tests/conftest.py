@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -34,6 +35,9 @@ settings.register_profile(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Begun in the background by a shell: programs of the tests would inherit it, and be deaf to Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.load_profile(os.environ.get("KEYHAUS_HYPOTHESIS") or "default")
     seed = int(os.environ.get("KEYHAUS_SEED") or secrets.randbelow(1 << 32))
     config.stash[_SEED] = seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -37,6 +38,12 @@ def peak(server: RunningKeyhaus) -> int:
     return memory(server, "VmHWM:")
 
 
+def worked_seconds(server: RunningKeyhaus) -> float:
+    """How long the processor has worked for a server."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Others:
     """Somebody who has nothing to do with it, and must be served meanwhile."""
 
@@ -48,11 +55,12 @@ class Others:
 
     def are_served(self) -> None:
         for _ in range(5):
-            begin = time.monotonic()
+            begin = worked_seconds(self.server)
             assert self.link.ask(b"PING") == b"PONG"
             assert self.link.ask(b"GET", b"others") == b"value"
             assert self.link.ask(b"SET", b"others", b"value") == b"OK"
-            assert time.monotonic() - begin < 5
+            # Its own time, whatever else the machine does: how long it worked for somebody before it answered these.
+            assert worked_seconds(self.server) - begin < 5
 
     def growth(self) -> int:
         return peak(self.server) - self.before
