@@ -87,8 +87,10 @@ class Caller:
                 record = store.spaces[database].records.get(key)
                 if record is None or record[7] & _NOT_PLAIN:
                     return None
-                if store.last > store.synced < max(seqno_of(record), store.mapped[database]):
-                    return None  # C3
+                if store.last > store.synced:
+                    depends = max(seqno_of(record), store.mapped[database])
+                    if depends > store.synced and not store.may_be_told(depends, self._hub.always):
+                        return None  # C3
                 self._hub.count_hit("get")
                 return record[8:]
             finally:
