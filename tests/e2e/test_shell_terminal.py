@@ -123,9 +123,7 @@ def test_pages_are_tables_and_stored_escapes_stay_in_the_data(shell: Open, link:
     terminal.enter("range a a")
     terminal.expect(r"│ a +│ \\x1b\]0;owned\\a\\x1b\[2J +│")
     terminal.expect("1 key")
-    terminal.type("GET a")
-    terminal.expect("Returns the string")
-    terminal.type("\r")
+    terminal.enter("GET a")
     terminal.expect(r'"\\x1b\]0;owned\\a\\x1b\[2J"')
     assert "\x1b]0;owned" not in terminal.raw and "\x1b[2J" not in terminal.raw
 
